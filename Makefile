@@ -1,0 +1,45 @@
+# The one list of commands. `make` shows it; long recipes are the scripts in dev/.
+
+REPORT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/report-operator
+CARGO_TARGET_DIR ?= $(REPORT_CACHE)/target
+export REPORT_CACHE CARGO_TARGET_DIR
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build gen check test test-worker test-e2e demo demo-down images clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## install what is missing on this machine (root, Debian)
+	@dev/setup
+
+build: ## build everything, optimised dependencies, quick for our own code
+	cargo build --workspace
+
+gen: ## write the CRDs, the chart's copy and the reference documentation
+	@dev/ci gen
+
+check: ## what to run before a commit: format, lints, generated files, unit tests, dependency rules
+	@dev/ci check
+
+test: ## everything, on a real cluster with real services (root); what CI runs
+	@dev/ci test
+
+test-worker: ## the worker's tests against real PostgreSQL, S3 and HTTP
+	@dev/ci test-worker
+
+test-e2e: ## the operator's tests on a real cluster (root)
+	@dev/ci test-e2e
+
+demo: ## a cluster with the examples running on a schedule, and a look at what they wrote
+	@dev/demo
+
+demo-down: ## remove the demo without a trace
+	@dev/demo down
+
+images: build ## image archives of the operator and the worker, without Docker
+	@dev/deploy images
+
+clean: ## remove what was built here; tools, Kubernetes and downloads stay
+	cargo clean
+	rm -rf out "$(REPORT_CACHE)/images"

@@ -1,0 +1,280 @@
+//! The command line: `run`, `validate` and `preview`.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::util::pretty::pretty_format_batches;
+use clap::{Args, Parser, Subcommand};
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use report_api::checked::Checked;
+use report_api::contract;
+use report_api::interval::{Interval, tick_of_job};
+use report_api::manifest::Manifest;
+use report_api::result::{ErrorClass, State};
+
+use crate::env::Env;
+use crate::error::{Code, Result, RunError};
+use crate::events::{Log, Progress, Terminal};
+use crate::run::{self, Report, Request, Wanted};
+use crate::tables::Tables;
+use crate::{local, manifest, memory, session, summary};
+
+/// Scratch space without a limit of its own.
+const SCRATCH_BYTES: u64 = 10 << 30;
+
+/// Loads what a ReportPipeline manifest says: sources, SQL models, checks and sinks, in one run that is committed whole
+/// or not at all.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done or skipped, 10 bad manifest, 11 access denied, 12 contract broken, \
+13 a check failed, 14 out of time or memory, 20 may pass if tried again, 21 another run is under way, 143 asked to stop";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a pipeline once.
+    ///
+    /// On a laptop: etl-worker run examples/quickstart/pipeline.yaml --local out
+    Run(RunArgs),
+    /// Checks a manifest: its fields, its SQL, its columns and types. Reads no input and writes nothing.
+    Validate {
+        /// The manifest.
+        manifest: PathBuf,
+    },
+    /// Shows the first rows of a source or model, and their types. Writes nothing.
+    Preview {
+        /// The manifest.
+        manifest: PathBuf,
+        /// The source or model.
+        name: String,
+        /// How many rows to show.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rows: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The manifest: YAML, or what the operator made of it.
+    manifest: PathBuf,
+    /// Write into this folder: databases become tables of DIR/reporting.db (SQLite), lakes folders under DIR/lake.
+    #[arg(long, value_name = "DIR")]
+    local: Option<PathBuf>,
+    /// The start of the interval to run for, such as 2026-01-01T00:00:00Z. Default: where the last run ended.
+    #[arg(long, value_name = "TIME", requires = "interval_end")]
+    interval_start: Option<Timestamp>,
+    /// The end of the interval to run for. Default: the scheduled time, or now.
+    #[arg(long, value_name = "TIME", env = contract::ENV_INTERVAL_END)]
+    interval_end: Option<Timestamp>,
+    /// Where to write the result as JSON.
+    #[arg(long, value_name = "FILE", env = contract::ENV_RESULT)]
+    result: Option<PathBuf>,
+    /// How many bytes the result may take.
+    #[arg(long, value_name = "BYTES", env = contract::ENV_RESULT_BYTES, default_value_t = 4096, hide = true)]
+    result_bytes: usize,
+}
+
+/// Does what the command line says. Gives the exit code.
+pub async fn main(cli: Cli) -> u8 {
+    let outcome = match cli.command {
+        Command::Run(args) => return run_command(args).await,
+        Command::Validate { manifest } => validate_command(&manifest).await,
+        Command::Preview { manifest, name, rows } => preview_command(&manifest, &name, rows as usize).await,
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => {
+            complain(&error);
+            error.code.class().exit_code()
+        }
+    }
+}
+
+async fn run_command(args: RunArgs) -> u8 {
+    let progress = progress();
+    let request_time = crate::env::now();
+    let mut report = Report::unknown(request_time);
+    let outcome = Box::pin(run_manifest(&args, &mut report, Arc::clone(&progress))).await;
+    if let Err(error) = &outcome
+        && report.result.error.is_none()
+    {
+        report.result.error = Some(error.failure());
+        report.result.finished = Some(crate::env::now());
+    }
+    if let Some(path) = &args.result {
+        // The kubelet made the file; its folder can't be written.
+        if let Err(error) = std::fs::write(path, report.result.to_json(args.result_bytes)) {
+            tracing::error!("the result can't be written to {}: {error}", path.display());
+        }
+    }
+    match outcome {
+        Ok(()) => {
+            if std::io::stdout().is_terminal() || args.local.is_some() {
+                say(&summary::text(&report.result));
+            } else {
+                tracing::info!(result = report.result.to_json(usize::MAX), "done");
+            }
+            debug_assert_ne!(report.result.state, State::Failed);
+            0
+        }
+        Err(error) => {
+            complain(&error);
+            error.code.class().exit_code()
+        }
+    }
+}
+
+async fn run_manifest(args: &RunArgs, report: &mut Report, progress: Arc<dyn Progress>) -> Result<()> {
+    let (manifest, checked) = manifest::read(&args.manifest)?;
+    let checked = match &args.local {
+        Some(folder) => local::redirect(checked, folder)?,
+        None => checked,
+    };
+    let env = environment(&args.manifest, progress)?;
+    let request = request(args, &manifest, &env)?;
+    *report = Report::new(&request, env.now());
+    let interrupted = async {
+        tokio::select! {
+            error = memory::watch(|| "a stage of the run".into()) => error,
+            error = asked_to_stop() => error,
+        }
+    };
+    let outcome = run::run(&request, &checked, &env, report, interrupted).await;
+    run::finish(report, &outcome, &env);
+    outcome
+}
+
+fn request(args: &RunArgs, manifest: &Manifest, env: &Env) -> Result<Request> {
+    let name = env.variable(contract::ENV_RUN_NAME);
+    let tick = name.and_then(|name| tick_of_job(&manifest.metadata.name, name));
+    let wanted = match (args.interval_start, args.interval_end, tick) {
+        (Some(start), Some(end), _) if start < end => Wanted::Exactly(Interval { start, end }),
+        (Some(start), Some(end), _) => {
+            let message = format!("the interval [{start}, {end}) is empty; give a start before the end");
+            return Err(RunError::at(Code::ManifestInvalid, "--interval-start", message));
+        }
+        (_, Some(end), _) => Wanted::Until(end),
+        (_, None, Some(tick)) => Wanted::Tick(tick),
+        (_, None, None) => Wanted::Until(env.now()),
+    };
+    let schedule_epoch = env
+        .variable(contract::ENV_SCHEDULE_EPOCH)
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: jiff::Error| RunError::new(Code::ManifestInvalid, contract::ENV_SCHEDULE_EPOCH).caused_by(error))?;
+    Ok(Request {
+        identity: manifest.identity(env.variable(contract::ENV_INSTALLATION)),
+        run_id: env.variable(contract::ENV_RUN_ID).map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned),
+        wanted,
+        schedule_epoch,
+    })
+}
+
+async fn validate_command(path: &Path) -> Result<()> {
+    let (manifest, checked) = manifest::read(path)?;
+    let env = environment(path, Arc::new(Log))?;
+    let unknown = Tables::plan(session::open(&env)?, &checked, &env).await?;
+    say(&format!(
+        "{} is valid: {} sources, {} models, {} checks, {} sinks",
+        manifest.metadata.name,
+        checked.sources.len(),
+        checked.models.len(),
+        checked.checks.len(),
+        checked.sinks.len()
+    ));
+    if !unknown.is_empty() {
+        say(&format!(
+            "columns and types were not checked for {}: they come from Parquet files without columns in the manifest",
+            unknown.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+async fn preview_command(path: &Path, name: &str, rows_max: usize) -> Result<()> {
+    let (_, mut checked) = manifest::read(path)?;
+    let names: Vec<_> = names(&checked).map(str::to_owned).collect();
+    if !names.iter().any(|other| other == name) {
+        let near = report_api::problem::near(name, names.iter().map(String::as_str));
+        let remedy = near.map_or_else(|| format!("there are {}", names.join(", ")), |near| format!("did you mean {near}?"));
+        return Err(RunError::new(Code::ManifestInvalid, format!("no source or model is called {name}; {remedy}")));
+    }
+    // As if one sink wanted it and nothing were checked.
+    checked.checks.clear();
+    checked.sinks.truncate(1);
+    for sink in &mut checked.sinks {
+        sink.from = name.into();
+    }
+    let env = environment(path, progress())?;
+    let mut tables = Tables::open(session::open(&env)?, &checked, &env).await?;
+    tables.transform().await?;
+    let (schema, mut rows) = tables.rows(name, &[], name).await?;
+    let mut batches = Vec::new();
+    let mut left = rows_max;
+    while left > 0
+        && let Some(batch) = rows.try_next().await?
+    {
+        let part = batch.slice(0, batch.num_rows().min(left));
+        left -= part.num_rows();
+        batches.push(part);
+    }
+    let shown = pretty_format_batches(&batches)
+        .map_err(|error| RunError::new(Code::Internal, "the rows can't be shown").caused_by(error))?;
+    say(&shown.to_string());
+    for field in schema.fields() {
+        say(&format!("{}: {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { ", required" }));
+    }
+    Ok(())
+}
+
+fn names(checked: &Checked) -> impl Iterator<Item = &str> {
+    checked.sources.iter().map(|source| source.name.as_str()).chain(checked.models.iter().map(|model| model.name.as_str()))
+}
+
+/// What this process is given: its variables, the folder beside the manifest, its memory.
+fn environment(manifest: &Path, progress: Arc<dyn Progress>) -> Result<Env> {
+    let variables: BTreeMap<String, String> = std::env::vars().collect();
+    let beside = manifest.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let files = variables.get(contract::ENV_FILES).map_or_else(|| beside.to_owned(), PathBuf::from);
+    let scratch = variables.get(contract::ENV_SCRATCH).map_or_else(std::env::temp_dir, PathBuf::from);
+    let scratch_bytes = variables.get(contract::ENV_SCRATCH_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or(SCRATCH_BYTES);
+    Env::new(variables, files, &scratch, scratch_bytes, memory::planned_bytes(), progress)
+}
+
+fn progress() -> Arc<dyn Progress> {
+    if std::io::stderr().is_terminal() { Arc::new(Terminal::default()) } else { Arc::new(Log) }
+}
+
+async fn asked_to_stop() -> RunError {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stopped = || RunError::new(Code::Stopped, "the worker was asked to stop; nothing was committed half");
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            stopped()
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+fn complain(error: &RunError) {
+    if std::io::stderr().is_terminal() {
+        let _ = writeln!(std::io::stderr(), "error[{}]: {error}", error.code.as_str());
+    } else {
+        let class = error.code.class();
+        let retried = matches!(class, ErrorClass::Transient | ErrorClass::Busy | ErrorClass::Stopped);
+        tracing::error!(code = error.code.as_str(), field = error.field, retried, "{}", error.text());
+    }
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+

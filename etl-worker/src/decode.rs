@@ -1,0 +1,97 @@
+//! Decoders: make typed rows of an input. One file per format.
+//!
+//! [`input`] opens and decompresses, a format's file finds records, [`names`] finds the contract's columns among the
+//! input's names, [`value`] reads a text as a type, and [`rows`] collects values into batches. What an input holds that
+//! its contract doesn't say is an error with its line or row, never a guess: nothing is rounded, cut or replaced.
+//! Errors: `input_malformed`, `encoding_invalid`, `column_missing`, `value_invalid`, `type_unsupported`.
+
+mod csv;
+mod input;
+mod json;
+mod names;
+mod ndjson;
+mod object;
+mod parquet;
+mod rows;
+mod text;
+mod value;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use report_api::checked::{CheckedColumn, CheckedSource, FormatKind};
+use report_api::column::ColumnType;
+
+use crate::error::Result;
+use crate::source::RawInput;
+
+/// Most rows of a batch: what DataFusion works with by itself.
+pub const BATCH_ROWS_MAX: usize = 8192;
+/// About the most bytes of a batch. Several are in flight between a source and its sinks, in a pod of 256 MiB.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Longest record of a text format. Collecting one, its values and their batch takes up to four times as much, so that a
+/// quote that is never closed ends with a message in a pod of 256 MiB, and not with the pod.
+pub const RECORD_BYTES_MAX: u64 = 32 << 20;
+/// The most bytes that an input may have when decompressed, so that a small file can't keep a run busy for days.
+pub const DECODED_BYTES_MAX: u64 = 200 << 30;
+
+/// A source's rows as Arrow batches in the columns of its contract, in file order.
+pub struct Decoder {
+    /// The columns: those of the contract, in its order; without one, those of the Parquet file.
+    pub schema: SchemaRef,
+    /// The rows. After an error comes nothing more.
+    pub batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
+}
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// Opens an input. Blocking: call it, and drive `batches`, on a blocking thread. Memory: one batch of at most
+/// [`BATCH_ROWS_MAX`] rows and about [`BATCH_BYTES_MAX`] bytes, whatever the input's size.
+pub fn open(input: &RawInput, source: &CheckedSource) -> Result<Decoder> {
+    match &source.format {
+        FormatKind::Csv(format) => csv::open(input, source, *format),
+        FormatKind::Json { path } => json::open(input, source, path),
+        FormatKind::NdJson => ndjson::open(input, source),
+        FormatKind::Parquet => parquet::open(input, source),
+    }
+}
+
+/// The Arrow type of a column type.
+pub fn arrow_type(t: ColumnType) -> DataType {
+    match t {
+        ColumnType::String => DataType::Utf8,
+        ColumnType::Boolean => DataType::Boolean,
+        ColumnType::Int16 => DataType::Int16,
+        ColumnType::Int32 => DataType::Int32,
+        ColumnType::Int64 => DataType::Int64,
+        ColumnType::Float32 => DataType::Float32,
+        ColumnType::Float64 => DataType::Float64,
+        // Validation keeps both at most 38.
+        ColumnType::Decimal { precision, scale } => DataType::Decimal128(precision, scale as i8),
+        ColumnType::Date => DataType::Date32,
+        ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+        ColumnType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+    }
+}
+
+/// The columns that a source will have, as far as its contract says.
+pub fn contract_schema(source: &CheckedSource) -> SchemaRef {
+    schema(&source.columns)
+}
+
+/// The schema of a contract: required columns are not nullable, descriptions are in the fields' metadata.
+fn schema(columns: &[CheckedColumn]) -> SchemaRef {
+    let field = |column: &CheckedColumn| {
+        let metadata = column.description.iter().map(|text| ("description".to_owned(), text.clone())).collect();
+        Field::new(&column.name, arrow_type(column.type_), !column.required).with_metadata(metadata)
+    };
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+#[cfg(test)]
+mod tests;

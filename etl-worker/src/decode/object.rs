@@ -1,0 +1,200 @@
+//! One JSON object as one row, for both JSON formats.
+//!
+//! Numbers are read from their digits, never through a float. Objects and arrays are text for `string` columns and an
+//! error for others. A key that is missing or null is NULL.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use report_api::checked::CheckedSource;
+use report_api::column::{ColumnType, snake_case};
+use serde::Deserializer as _;
+use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::names;
+use super::rows::{Place, Rows};
+use crate::error::{Code, Result, RunError};
+
+/// Most keys that are remembered with what they mean. Objects with more different keys than columns may have are maps,
+/// whose keys are data.
+const KEYS_MAX: usize = 4 * report_api::column::COLUMNS_MAX;
+
+/// Reads objects as rows of a contract.
+pub(super) struct Objects {
+    pub(super) source: CheckedSource,
+    /// Keys that were seen, as indexes of `known`.
+    index: HashMap<String, usize>,
+    /// Each with the columns that it fills.
+    known: Vec<(String, Vec<usize>)>,
+    /// For each column the key that has filled it in this row.
+    filled: Vec<Option<usize>>,
+    rows: u64,
+    /// Whether any key has filled any column.
+    matched: bool,
+}
+
+impl Objects {
+    pub(super) fn new(source: &CheckedSource) -> Self {
+        let (index, known, filled) = (HashMap::new(), Vec::new(), vec![None; source.columns.len()]);
+        Self { source: source.clone(), index, known, filled, rows: 0, matched: false }
+    }
+
+    /// Reads an object as a row.
+    pub(super) fn read(&mut self, text: &str, place: Place, rows: &mut Rows) -> Result<()> {
+        if let Some(other) = kind(text).filter(|kind| *kind != "an object") {
+            return Err(self.malformed(format!("{place} is {other}, it should be an object with a key per column")));
+        }
+        self.filled.fill(None);
+        let mut parser = serde_json::Deserializer::from_str(text);
+        let mut failure = None;
+        let row = Row { objects: self, rows, place, failure: &mut failure };
+        let read = parser.deserialize_map(row).and_then(|()| parser.end());
+        match (failure, read) {
+            (Some(error), _) => return Err(error),
+            (None, Err(error)) => return Err(self.malformed(format!("{place} is not JSON: {}", brief(&error)))),
+            (None, Ok(())) => {}
+        }
+        for column in 0..self.filled.len() {
+            if self.filled[column].is_none() {
+                rows.push(column, None, || place)?;
+            }
+        }
+        rows.end();
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// After the last object: rows without any of the columns are a contract for another input.
+    pub(super) fn finish(&self) -> Result<()> {
+        if self.rows == 0 || self.matched {
+            return Ok(());
+        }
+        let keys: Vec<&str> = self.known.iter().map(|(key, _)| key.as_str()).collect();
+        Err(names::none(&keys, &self.source.field))
+    }
+
+    /// What a key means, as an index of `known`; None where that need not be known.
+    fn key(&mut self, key: &str) -> Option<usize> {
+        if let Some(known) = self.index.get(key) {
+            return Some(*known);
+        }
+        let snake = snake_case(key);
+        let columns = &self.source.columns;
+        let hits: Vec<_> = (0..columns.len()).filter(|at| names::matches(&columns[*at], key, &snake)).collect();
+        if hits.is_empty() && self.known.len() >= KEYS_MAX {
+            return None;
+        }
+        self.matched |= !hits.is_empty();
+        self.known.push((key.to_owned(), hits));
+        self.index.insert(key.to_owned(), self.known.len() - 1);
+        Some(self.known.len() - 1)
+    }
+
+    fn value(&mut self, key: usize, raw: &str, place: Place, rows: &mut Rows) -> Result<()> {
+        for position in 0..self.known[key].1.len() {
+            let at = self.known[key].1[position];
+            let column = &self.source.columns[at];
+            if let Some(other) = self.filled[at].replace(key) {
+                let error = names::ambiguous(column, &self.known[other].0, &self.known[key].0);
+                return Err(RunError { message: format!("{place}: {}", error.message), ..error });
+            }
+            match raw.as_bytes().first() {
+                Some(b'n') => rows.push(at, None, || place)?,
+                Some(b'"') => match raw.trim_matches('"') {
+                    // Without escapes, what is between the quotes is the text. An escaped quote has a backslash.
+                    text if !raw.contains('\\') => rows.push(at, Some(text), || place)?,
+                    _ => {
+                        let text: String = serde_json::from_str(raw)
+                            .map_err(|error| self.malformed(format!("{place}, column {}: {}", column.name, brief(&error))))?;
+                        rows.push(at, Some(&text), || place)?;
+                    }
+                },
+                Some(b'{' | b'[') if column.type_ != ColumnType::String => {
+                    let (name, kind, type_) = (&column.name, kind(raw).unwrap_or("a value"), column.type_);
+                    let message = format!("{place}, column {name}: {kind} is not {type_}; make the column a string to keep it as JSON text");
+                    return Err(RunError::at(Code::ValueInvalid, &column.field, message));
+                }
+                _ => rows.push(at, Some(raw), || place)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn malformed(&self, message: String) -> RunError {
+        RunError::at(Code::InputMalformed, &self.source.field, message)
+    }
+}
+
+/// What a JSON text is, by its first byte.
+fn kind(text: &str) -> Option<&'static str> {
+    Some(match text.trim_start().as_bytes().first()? {
+        b'{' => "an object",
+        b'[' => "an array",
+        b'"' => "a text",
+        b'0'..=b'9' | b'-' => "a number",
+        b't' | b'f' => "a boolean",
+        b'n' => "null",
+        _ => return None,
+    })
+}
+
+/// The error without its line, which is that of the object and always 1.
+pub(super) fn brief(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" at line ") {
+        Some((what, _)) => format!("{what} at character {}", error.column()),
+        None => text,
+    }
+}
+
+/// Visits an object's keys. `failure` holds what is wrong with a value, which a parser's error could not carry.
+struct Row<'a> {
+    objects: &'a mut Objects,
+    rows: &'a mut Rows,
+    place: Place,
+    failure: &'a mut Option<RunError>,
+}
+
+impl<'de> Visitor<'de> for Row<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(Key(self.objects))? {
+            let raw: &RawValue = map.next_value()?;
+            let Some(key) = key else { continue };
+            if let Err(error) = self.objects.value(key, raw.get(), self.place, self.rows) {
+                *self.failure = Some(error);
+                return Err(A::Error::custom("a value is not of its column's type"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks a key up without keeping it.
+struct Key<'a>(&'a mut Objects);
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.key(key))
+    }
+}

@@ -1,0 +1,95 @@
+//! The ledger in an SQLite file: a row per pipeline in `report_operator_ledger`.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+
+use super::Store;
+use crate::error::{Code, Result, RunError};
+use crate::sink::sqlite::{connect, create_tables, run_error};
+
+/// The ledger in an SQLite file.
+pub struct SqliteStore {
+    path: String,
+    identity: String,
+    field: String,
+}
+
+impl SqliteStore {
+    /// The ledger of a pipeline in a file, which is made where it is missing.
+    pub async fn open(path: &str, identity: &str, field: &str) -> Result<Self> {
+        let store = Self { path: path.into(), identity: identity.into(), field: field.into() };
+        let mut connection = store.connection().await?;
+        create_tables(&mut connection).await.map_err(|e| store.error(e))?;
+        let _ = connection.close().await;
+        Ok(store)
+    }
+
+    async fn connection(&self) -> Result<SqliteConnection> {
+        connect(&self.path, &self.field).await
+    }
+
+    fn error(&self, error: sqlx::Error) -> RunError {
+        let error = run_error(error, &self.field, &self.path);
+        if error.code == Code::SinkUnreachable { RunError { code: Code::LedgerUnreachable, ..error } } else { error }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn read(&self) -> Result<(u64, Option<String>)> {
+        let mut connection = self.connection().await?;
+        let row: Option<(i64, String)> =
+            sqlx::query_as("SELECT version, state FROM report_operator_ledger WHERE identity = ?")
+                .bind(&self.identity)
+                .fetch_optional(&mut connection)
+                .await
+                .map_err(|e| self.error(e))?;
+        let _ = connection.close().await;
+        Ok(row.map_or((0, None), |(version, state)| (u64::try_from(version).unwrap_or(0), Some(state))))
+    }
+
+    async fn write(&self, known: u64, text: &str) -> Result<bool> {
+        let mut connection = self.connection().await?;
+        let known = i64::try_from(known).unwrap_or(i64::MAX);
+        let done = if known == 0 {
+            sqlx::query("INSERT INTO report_operator_ledger (identity, version, state) VALUES (?, 1, ?) ON CONFLICT DO NOTHING")
+                .bind(&self.identity)
+                .bind(text)
+                .execute(&mut connection)
+                .await
+        } else {
+            sqlx::query("UPDATE report_operator_ledger SET version = ?2 + 1, state = ?3 WHERE identity = ?1 AND version = ?2")
+                .bind(&self.identity)
+                .bind(known)
+                .bind(text)
+                .execute(&mut connection)
+                .await
+        };
+        let done = done.map_err(|e| self.error(e))?;
+        let _ = connection.close().await;
+        Ok(done.rows_affected() == 1)
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        Ok(crate::env::now())
+    }
+
+    async fn keep_result(&self, run_id: &str, result: &str) -> Result<()> {
+        let mut connection = self.connection().await?;
+        sqlx::query("INSERT OR REPLACE INTO report_operator_runs (identity, run_id, result) VALUES (?, ?, ?)")
+            .bind(&self.identity)
+            .bind(run_id)
+            .bind(result)
+            .execute(&mut connection)
+            .await
+            .map_err(|e| self.error(e))?;
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        self.path.clone()
+    }
+}

@@ -1,0 +1,57 @@
+//! `--local DIR`: the same manifest on a laptop. Database sinks become tables of `DIR/reporting.db`, lakes folders under
+//! `DIR/lake`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use report_api::checked::{Checked, SinkKind};
+use url::Url;
+
+use crate::error::{Code, Result, RunError};
+
+/// The SQLite file that takes the place of every database.
+pub const DATABASE: &str = "reporting.db";
+
+/// Sends every sink of a pipeline into a folder.
+pub fn redirect(mut checked: Checked, folder: &Path) -> Result<Checked> {
+    let failed = |error: std::io::Error| {
+        RunError::new(Code::PermissionDenied, format!("can't make the folder {}", folder.display())).caused_by(error)
+    };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let folder = folder.canonicalize().map_err(failed)?;
+    let mut taken = BTreeSet::new();
+    for sink in &mut checked.sinks {
+        sink.kind = match &sink.kind {
+            SinkKind::Postgres { schema, table, .. } => {
+                // A file has no schemas: two tables of one name are told apart by their schema's.
+                let name = if taken.insert(table.clone()) { table.clone() } else { format!("{schema}_{table}") };
+                database(&folder, name)
+            }
+            SinkKind::Sqlite { table, .. } => {
+                taken.insert(table.clone());
+                database(&folder, table.clone())
+            }
+            SinkKind::Lake { url, partition_by, compression } => SinkKind::Lake {
+                url: lake(&folder, url, &sink.field)?,
+                partition_by: partition_by.clone(),
+                compression: *compression,
+            },
+        };
+    }
+    Ok(checked)
+}
+
+fn database(folder: &Path, table: String) -> SinkKind {
+    SinkKind::Sqlite { path: folder.join(DATABASE).display().to_string(), table }
+}
+
+/// `s3://bucket/silver/series` becomes `DIR/lake/silver/series`.
+fn lake(folder: &Path, url: &str, field: &str) -> Result<String> {
+    let parsed = Url::parse(url).map_err(|error| {
+        RunError::at(Code::ManifestInvalid, format!("{field}.lake.url"), format!("{url} is no URL: {error}"))
+    })?;
+    let path = folder.join("lake").join(parsed.path().trim_matches('/'));
+    Url::from_file_path(&path).map(|url| url.to_string()).map_err(|()| {
+        RunError::at(Code::ManifestInvalid, format!("{field}.lake.url"), format!("{} is no folder", path.display()))
+    })
+}

@@ -1,0 +1,381 @@
+//! What a table in PostgreSQL is like, what depends on it, and the run's table that is to take its place.
+
+use arrow::datatypes::{DataType, SchemaRef};
+use report_api::checked::{CheckedSink, SinkMode};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row};
+
+use super::Owner;
+use super::copy::type_name;
+use crate::error::{Code, Result, RunError};
+use crate::quote::{ident, literal};
+
+/// A table that exists.
+#[derive(Debug)]
+pub(super) struct Target {
+    schema: String,
+    table: String,
+    kind: String,
+    columns: Vec<TargetColumn>,
+    pub(super) has_rows: bool,
+    /// Why it can't be swapped: what depends on it or is set on it that a new table would not have.
+    dependants: bool,
+    /// `ADD CONSTRAINT` and `CREATE INDEX` of the target: (name, is a constraint, definition).
+    indexes: Vec<(String, bool, String)>,
+    /// Columns of each unique index without a condition.
+    unique_keys: Vec<Vec<String>>,
+    /// Rights that others have on it: (role or PUBLIC, right, with grant option).
+    grants: Vec<(String, String, bool)>,
+}
+
+#[derive(Debug)]
+struct TargetColumn {
+    name: String,
+    type_name: String,
+    /// Whether a row may leave it out.
+    can_be_left_out: bool,
+    generated: bool,
+}
+
+/// Makes the target's schema if it is missing.
+pub(super) async fn create_schema(connection: &mut PgConnection, schema: &str) -> sqlx::Result<()> {
+    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)")
+        .bind(schema)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !there {
+        let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", ident(schema));
+        match sqlx::query(AssertSqlSafe(sql)).execute(connection).await {
+            // Another pipeline made it at the same moment.
+            Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("23505" | "42P06")) => {}
+            other => _ = other?,
+        }
+    }
+    Ok(())
+}
+
+/// Reads what a table is like; None if it does not exist.
+pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &str) -> sqlx::Result<Option<Target>> {
+    let found = sqlx::query(
+        "SELECT c.oid::bigint AS oid, c.relkind::text AS kind,
+                c.relowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
+                OR c.relrowsecurity OR c.reloptions IS NOT NULL OR c.relreplident <> 'd' OR c.relpersistence <> 'p'
+                OR EXISTS (SELECT 1 FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'n')
+                OR EXISTS (SELECT 1 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND d.classid = 'pg_class'::regclass
+                           WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND s.relkind = 'S')
+                OR EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype NOT IN ('p', 'u', 'c', 'n'))
+                OR EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+                OR EXISTS (SELECT 1 FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
+                OR EXISTS (SELECT 1 FROM pg_publication_tables p WHERE p.schemaname = n.nspname AND p.tablename = c.relname)
+                OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL) AS dependants
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
+    )
+    .bind(schema)
+    .bind(table)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(found) = found else { return Ok(None) };
+    let (oid, kind): (i64, String) = (found.try_get("oid")?, found.try_get("kind")?);
+    let dependants: bool = found.try_get("dependants")?;
+
+    let columns = sqlx::query(
+        "SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type,
+                NOT attnotnull OR atthasdef OR attidentity <> '' AS can_be_left_out, attgenerated <> '' OR attidentity = 'a' AS generated
+         FROM pg_attribute WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+    )
+    .bind(oid)
+    .fetch_all(&mut *connection)
+    .await?;
+    let columns = columns
+        .iter()
+        .map(|row| {
+            Ok(TargetColumn {
+                name: row.try_get("name")?,
+                type_name: row.try_get("type")?,
+                can_be_left_out: row.try_get("can_be_left_out")?,
+                generated: row.try_get("generated")?,
+            })
+        })
+        .collect::<sqlx::Result<_>>()?;
+
+    // The definition without the table's and the index's name: a constraint's own, or what follows them in CREATE INDEX.
+    let indexes = sqlx::query(
+        "SELECT i.relname::text AS name, k.oid IS NOT NULL AS is_constraint,
+                coalesce(pg_get_constraintdef(k.oid),
+                         substr(pg_get_indexdef(x.indexrelid), strpos(pg_get_indexdef(x.indexrelid), ' USING ') + 1)) AS definition,
+                x.indisunique AND x.indpred IS NULL AND x.indexprs IS NULL AND x.indisvalid AS is_key, x.indisunique AS is_unique,
+                ARRAY(SELECT a.attname::text FROM unnest(x.indkey[0:x.indnkeyatts - 1]) WITH ORDINALITY AS u(attnum, at)
+                      JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.attnum ORDER BY at) AS columns
+         FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+         LEFT JOIN pg_constraint k ON k.conindid = x.indexrelid AND k.conrelid = x.indrelid AND k.contype IN ('p', 'u', 'x')
+         WHERE x.indrelid = $1::oid ORDER BY i.relname",
+    )
+    .bind(oid)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut unique_keys = Vec::new();
+    let mut index_definitions = Vec::new();
+    for row in &indexes {
+        if row.try_get::<bool, _>("is_key")? {
+            unique_keys.push(row.try_get("columns")?);
+        }
+        let is_constraint: bool = row.try_get("is_constraint")?;
+        let unique = if row.try_get("is_unique")? && !is_constraint { "UNIQUE " } else { "" };
+        let definition: String = row.try_get("definition")?;
+        index_definitions.push((row.try_get("name")?, is_constraint, format!("{unique}{definition}")));
+    }
+
+    let grants = sqlx::query(
+        "SELECT coalesce(r.rolname::text, 'PUBLIC') AS role, a.privilege_type AS privilege, a.is_grantable AS grantable
+         FROM pg_class c, aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+         WHERE c.oid = $1::oid AND a.grantee <> c.relowner",
+    )
+    .bind(oid)
+    .fetch_all(&mut *connection)
+    .await?;
+    let grants = grants
+        .iter()
+        .map(|row| Ok((row.try_get("role")?, row.try_get("privilege")?, row.try_get("grantable")?)))
+        .collect::<sqlx::Result<_>>()?;
+
+    let has_rows = if kind == "r" || kind == "p" {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {}.{})", ident(schema), ident(table));
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await?
+    } else {
+        false
+    };
+    Ok(Some(Target {
+        schema: schema.into(),
+        table: table.into(),
+        kind,
+        columns,
+        has_rows,
+        dependants,
+        indexes: index_definitions,
+        unique_keys,
+        grants,
+    }))
+}
+
+impl Target {
+    /// Refuses rows that do not fit into the table, each column by name.
+    pub(super) fn check(&self, schema: &SchemaRef, spec: &CheckedSink) -> Result<()> {
+        let name = format!("{}.{}", self.schema, self.table);
+        let mismatch = |message: String| Err(RunError::at(Code::SchemaMismatch, &spec.field, message));
+        if self.kind != "r" && self.kind != "p" {
+            return mismatch(format!("{name} is no table; name a table, or drop what is there"));
+        }
+        let mut wrong = Vec::new();
+        for field in schema.fields() {
+            let wanted = type_name(field.data_type()).unwrap_or_default();
+            match self.columns.iter().find(|column| column.name == *field.name()) {
+                None => wrong.push(format!("{name} has no column {0}; ALTER TABLE {name} ADD {0} {wanted}, or leave it out", field.name())),
+                Some(column) if column.generated => wrong.push(format!("{} is generated in {name}; leave it out", column.name)),
+                Some(column) if !holds(&column.type_name, field.data_type()) => wrong.push(format!(
+                    "{} is {} in {name} but {wanted} in {}; cast it in the model, or change the table",
+                    column.name, column.type_name, spec.from
+                )),
+                Some(_) => {}
+            }
+        }
+        for column in self.columns.iter().filter(|column| !column.can_be_left_out && !column.generated) {
+            if schema.index_of(&column.name).is_err() {
+                wrong.push(format!("{} of {name} must be filled, but {} does not have it", column.name, spec.from));
+            }
+        }
+        if let SinkMode::Merge { key } = &spec.mode {
+            let same = |columns: &Vec<String>| columns.len() == key.len() && key.iter().all(|column| columns.contains(column));
+            if !self.unique_keys.iter().any(same) {
+                let columns = key.join(", ");
+                wrong.push(format!("{name} has no unique index on ({columns}), which merge needs; CREATE UNIQUE INDEX ON {name} ({columns})"));
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { mismatch(wrong.join("; ")) }
+    }
+
+    /// Whether a new table can take this one's name without anybody missing something.
+    pub(super) fn can_be_swapped(&self, schema: &SchemaRef) -> bool {
+        self.kind == "r"
+            && !self.dependants
+            && self.columns.len() == schema.fields().len()
+            && self.columns.iter().zip(schema.fields()).all(|(column, field)| {
+                column.name == *field.name() && !column.generated && type_name(field.data_type()).as_ref() == Some(&column.type_name)
+            })
+    }
+}
+
+/// Whether a column of a type holds every value of the rows' type.
+fn holds(target: &str, type_: &DataType) -> bool {
+    if type_name(type_).as_deref() == Some(target) {
+        return true;
+    }
+    let numeric = |integer_digits: i16, scale: i16| -> bool {
+        if target == "numeric" {
+            return true;
+        }
+        let Some(arguments) = target.strip_prefix("numeric(").and_then(|rest| rest.strip_suffix(')')) else { return false };
+        let numbers: Vec<i16> = arguments.split(',').filter_map(|number| number.trim().parse().ok()).collect();
+        matches!(numbers[..], [precision, s] if s >= scale && precision - s >= integer_digits)
+    };
+    match type_ {
+        DataType::Int16 => matches!(target, "integer" | "bigint") || numeric(5, 0),
+        DataType::Int32 => target == "bigint" || numeric(10, 0),
+        DataType::Int64 => numeric(19, 0),
+        DataType::Float32 => target == "double precision",
+        DataType::Utf8 => target.starts_with("character varying"),
+        DataType::Decimal128(precision, scale) => numeric(i16::from(*precision) - i16::from(*scale), i16::from(*scale)),
+        _ => false,
+    }
+}
+
+/// Refuses a table that another pipeline fills, or that has rows and that nobody has filled before.
+pub(super) async fn check_owner(
+    connection: &mut PgConnection,
+    target: &Target,
+    spec: &CheckedSink,
+    owner: &Owner,
+) -> sqlx::Result<Result<()>> {
+    let owners: Vec<(String, String, bool)> = sqlx::query_as(
+        "SELECT identity, sink, replaces FROM report_operator.tables WHERE table_schema = $1 AND table_name = $2",
+    )
+    .bind(&target.schema)
+    .bind(&target.table)
+    .fetch_all(connection)
+    .await?;
+    let name = format!("{}.{}", target.schema, target.table);
+    let replaces = matches!(spec.mode, SinkMode::Replace(_));
+    let ours = |identity: &String, sink: &String| *identity == owner.identity && *sink == spec.name;
+    if let Some((identity, sink, _)) =
+        owners.iter().find(|(identity, sink, other_replaces)| !ours(identity, sink) && (replaces || *other_replaces))
+    {
+        return Ok(Err(RunError::at(
+            Code::TableNotOwned,
+            &spec.field,
+            format!(
+                "{name} is filled by the sink {sink} of the pipeline {identity}, and a table that is replaced has one owner; \
+                 write to another table, or delete that row from report_operator.tables if the pipeline is gone"
+            ),
+        )));
+    }
+    if owners.is_empty() && target.has_rows && !spec.adopt {
+        return Ok(Err(RunError::at(
+            Code::TableNotOwned,
+            &spec.field,
+            format!("{name} has rows that no pipeline has written; set adopt: true to take it over, or write to another table"),
+        )));
+    }
+    Ok(Ok(()))
+}
+
+/// The statements that make the run's table: like the target where it will take its place, else like the rows.
+pub(super) fn create_staging(
+    schema_name: &str,
+    staging: &str,
+    schema: &SchemaRef,
+    swapped: Option<&Target>,
+    primary_key: &[String],
+) -> Vec<String> {
+    let table = format!("{}.{}", ident(schema_name), ident(staging));
+    let create = match swapped {
+        Some(target) => format!(
+            "CREATE TABLE {table} (LIKE {}.{} INCLUDING ALL EXCLUDING INDEXES)",
+            ident(&target.schema),
+            ident(&target.table)
+        ),
+        None => {
+            let columns: Vec<String> = schema
+                .fields()
+                .iter()
+                .map(|field| {
+                    let not_null = if primary_key.contains(field.name()) { " NOT NULL" } else { "" };
+                    format!("{} {}{not_null}", ident(field.name()), type_name(field.data_type()).unwrap_or_default())
+                })
+                .collect();
+            format!("CREATE TABLE {table} ({})", columns.join(", "))
+        }
+    };
+    vec![format!("DROP TABLE IF EXISTS {table}"), create]
+}
+
+/// The statements that complete the run's table once it has its rows: keys and indexes, built over all rows at once,
+/// rights and comments.
+pub(super) fn finish_staging(
+    schema_name: &str,
+    staging: &str,
+    schema: &SchemaRef,
+    swapped: Option<&Target>,
+    creates: bool,
+    spec: &CheckedSink,
+) -> Vec<String> {
+    let table = format!("{}.{}", ident(schema_name), ident(staging));
+    let mut statements = Vec::new();
+    if let Some(target) = swapped {
+        for (at, (_, is_constraint, definition)) in target.indexes.iter().enumerate() {
+            let name = ident(&index_name(staging, at));
+            statements.push(if *is_constraint {
+                format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
+            } else {
+                let (unique, definition) = definition.strip_prefix("UNIQUE ").map_or(("", definition.as_str()), |rest| ("UNIQUE ", rest));
+                format!("CREATE {unique}INDEX {name} ON {table} {definition}")
+            });
+        }
+        for (role, privilege, grantable) in &target.grants {
+            let role = if role == "PUBLIC" { role.clone() } else { ident(role) };
+            let option = if *grantable { " WITH GRANT OPTION" } else { "" };
+            statements.push(format!("GRANT {privilege} ON {table} TO {role}{option}"));
+        }
+        statements.push(format!(
+            "DO $$ BEGIN EXECUTE format('COMMENT ON TABLE %s IS %L', {}, obj_description({}::regclass)); END $$",
+            literal(&table),
+            literal(&format!("{}.{}", ident(&target.schema), ident(&target.table)))
+        ));
+    } else if creates {
+        if !spec.primary_key.is_empty() {
+            statements.push(format!("ALTER TABLE {table} ADD PRIMARY KEY ({})", crate::quote::idents(&spec.primary_key)));
+        }
+        for field in schema.fields() {
+            if let Some(description) = field.metadata().get("description") {
+                statements.push(format!("COMMENT ON COLUMN {table}.{} IS {}", ident(field.name()), literal(description)));
+            }
+        }
+    }
+    statements.push(format!("ANALYZE {table}"));
+    statements
+}
+
+/// The name of the run's table's index in the place of the target's index number `at`.
+pub(super) fn index_name(staging: &str, at: usize) -> String {
+    format!("{staging}_i{at}")
+}
+
+/// The names of a table's indexes, in the order of [`index_name`], and whether each belongs to a constraint.
+pub(super) async fn index_names(connection: &mut PgConnection, schema: &str, table: &str) -> sqlx::Result<Vec<(String, bool)>> {
+    let target = read(connection, schema, table).await?;
+    Ok(target.map(|target| target.indexes.into_iter().map(|(name, is_constraint, _)| (name, is_constraint)).collect()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::DataType;
+
+    use super::holds;
+
+    #[test]
+    fn a_column_is_filled_only_if_it_holds_every_value() {
+        for (target, type_, want) in [
+            ("bigint", DataType::Int32, true),
+            ("integer", DataType::Int64, false),
+            ("numeric", DataType::Decimal128(38, 10), true),
+            ("numeric(18,3)", DataType::Decimal128(18, 3), true),
+            ("numeric(18,3)", DataType::Decimal128(28, 3), false),
+            ("numeric(20,4)", DataType::Decimal128(18, 3), true),
+            ("numeric(18,2)", DataType::Decimal128(10, 3), false),
+            ("numeric(19,0)", DataType::Int64, true),
+            ("double precision", DataType::Decimal128(10, 2), false),
+            ("character varying(10)", DataType::Utf8, true),
+            ("text", DataType::Int32, false),
+        ] {
+            assert_eq!(holds(target, &type_), want, "{type_} into {target}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The one transaction that makes a run's rows visible, together with the row that says so.
+
+use report_api::interval::Interval;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, PgTransaction};
+
+use super::catalog;
+use super::{Owner, PostgresSink, PreparedMode, PreparedSink, Window, signed};
+use crate::error::{Code, Result, RunError};
+use crate::quote::{ident, idents};
+
+/// How often the swap is tried against readers that hold the table.
+const SWAPS_MAX: usize = 5;
+/// How long one try waits for readers: they wait behind it as long, so it is short.
+const SWAP_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
+/// Commit rows kept per sink.
+const COMMITS_KEPT: i64 = 1000;
+
+/// Whether this was committed: the commit row has the epoch in which the rows were staged.
+pub(super) async fn is_committed(
+    connection: &mut PgConnection,
+    owner: &Owner,
+    prepared: &PreparedSink,
+    interval: &Interval,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM report_operator.commits
+         WHERE identity = $1 AND sink = $2 AND epoch = $3 AND interval_end = $4::timestamptz AND interval_start = $5::timestamptz)",
+    )
+    .bind(&owner.identity)
+    .bind(&prepared.name)
+    .bind(signed(prepared.epoch))
+    .bind(interval.end.to_string())
+    .bind(interval.start.to_string())
+    .fetch_one(connection)
+    .await
+}
+
+/// Commits, with a few tries for a swap that finds the table in use. A try whose outcome is unknown, since the
+/// connection broke at COMMIT, is looked up by the next attempt of the run.
+pub(super) async fn commit(sink: &PostgresSink<'_>, prepared: &PreparedSink, window: &Window) -> Result<()> {
+    let mut mode = prepared.mode.clone();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut connection = sink.connection().await?;
+        match try_commit(sink, &mut connection, prepared, &mode, window).await {
+            Ok(outcome) => {
+                let _ = connection.close().await;
+                return outcome;
+            }
+            Err(sqlx::Error::Database(error)) => match error.code().as_deref() {
+                // Something came to depend on the table since it was staged.
+                Some("2BP01") if mode == PreparedMode::Swap && !prepared.creates => mode = PreparedMode::ReplaceRows,
+                Some("55P03" | "40P01") if tries < SWAPS_MAX => {
+                    tokio::time::sleep(std::time::Duration::from_secs(tries as u64)).await;
+                }
+                _ => return Err(sink.error(sqlx::Error::Database(error))),
+            },
+            Err(error) => return Err(sink.error(error)),
+        }
+    }
+}
+
+async fn try_commit(
+    sink: &PostgresSink<'_>,
+    connection: &mut PgConnection,
+    prepared: &PreparedSink,
+    mode: &PreparedMode,
+    window: &Window,
+) -> sqlx::Result<Result<()>> {
+    // Reads only; all DDL but the swap itself came before.
+    let names = match mode {
+        PreparedMode::Swap if !prepared.creates => {
+            let old = catalog::index_names(connection, sink.schema, sink.table).await?;
+            let new = catalog::index_names(connection, sink.schema, &prepared.staging).await?;
+            old.into_iter().enumerate().filter(|(at, _)| new.iter().any(|(name, _)| *name == catalog::index_name(&prepared.staging, *at))).collect()
+        }
+        _ => Vec::new(),
+    };
+
+    let mut transaction = connection.begin().await?;
+    sqlx::query(SWAP_LOCK_TIMEOUT).execute(&mut *transaction).await?;
+    let fence: Option<i64> = sqlx::query_scalar("SELECT epoch FROM report_operator.fences WHERE identity = $1 FOR UPDATE")
+        .bind(&sink.owner.identity)
+        .fetch_optional(&mut *transaction)
+        .await?;
+    if fence != Some(signed(window.epoch)) {
+        return Ok(Err(RunError::at(
+            Code::Fenced,
+            &sink.spec.field,
+            "another run has taken over this pipeline, since this one was silent for too long; it goes on from here",
+        )));
+    }
+    if is_committed(&mut transaction, &sink.owner, prepared, &window.interval).await? {
+        return Ok(Ok(()));
+    }
+    apply(sink, &mut transaction, prepared, mode, &names).await?;
+    record(sink, &mut transaction, prepared, window).await?;
+    transaction.commit().await?;
+    Ok(Ok(()))
+}
+
+/// Puts the rows in their place.
+async fn apply(
+    sink: &PostgresSink<'_>,
+    transaction: &mut PgTransaction<'_>,
+    prepared: &PreparedSink,
+    mode: &PreparedMode,
+    names: &[(usize, (String, bool))],
+) -> sqlx::Result<()> {
+    let schema = ident(sink.schema);
+    let target = format!("{schema}.{}", ident(sink.table));
+    let staging = format!("{schema}.{}", ident(&prepared.staging));
+    let columns = idents(&prepared.columns);
+    let insert = format!("INSERT INTO {target} ({columns}) SELECT {columns} FROM {staging}");
+    let drop_staging = format!("DROP TABLE {staging}");
+    let rename = format!("ALTER TABLE {staging} RENAME TO {}", ident(sink.table));
+
+    let mut statements = Vec::new();
+    match mode {
+        _ if prepared.creates => {
+            statements.push(rename);
+        }
+        PreparedMode::Swap => {
+            // The new table takes the name only after the old one, with its indexes' names, is gone.
+            statements.push(format!("DROP TABLE {target}"));
+            statements.push(rename);
+            for (at, (name, is_constraint)) in names {
+                let from = ident(&catalog::index_name(&prepared.staging, *at));
+                statements.push(if *is_constraint {
+                    format!("ALTER TABLE {target} RENAME CONSTRAINT {from} TO {}", ident(name))
+                } else {
+                    format!("ALTER INDEX {schema}.{from} RENAME TO {}", ident(name))
+                });
+            }
+        }
+        PreparedMode::ReplaceRows => statements.extend([format!("DELETE FROM {target}"), insert, drop_staging]),
+        PreparedMode::Append => statements.extend([insert, drop_staging]),
+        PreparedMode::Merge { key } => {
+            let updates: Vec<_> = prepared
+                .columns
+                .iter()
+                .filter(|column| !key.contains(column))
+                .map(|column| format!("{0} = excluded.{0}", ident(column)))
+                .collect();
+            let action = if updates.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {}", updates.join(", ")) };
+            statements.push(format!("{insert} ON CONFLICT ({}) DO {action}", idents(key)));
+            statements.push(drop_staging);
+        }
+    }
+    for sql in statements {
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
+/// Writes the commit row and the table's owner, in the transaction of the rows.
+async fn record(
+    sink: &PostgresSink<'_>,
+    transaction: &mut PgTransaction<'_>,
+    prepared: &PreparedSink,
+    window: &Window,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO report_operator.commits (identity, sink, interval_start, interval_end, run_id, epoch, rows)
+         VALUES ($1, $2, $3::timestamptz, $4::timestamptz, $5, $6, $7)
+         ON CONFLICT (identity, sink, interval_end, interval_start) DO UPDATE
+         SET run_id = excluded.run_id, epoch = excluded.epoch, rows = excluded.rows, committed_at = now()",
+    )
+    .bind(&sink.owner.identity)
+    .bind(&prepared.name)
+    .bind(window.interval.start.to_string())
+    .bind(window.interval.end.to_string())
+    .bind(&window.run_id)
+    .bind(signed(prepared.epoch))
+    .bind(i64::try_from(prepared.rows).unwrap_or(i64::MAX))
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query(
+        "DELETE FROM report_operator.commits WHERE identity = $1 AND sink = $2 AND interval_end <
+         (SELECT interval_end FROM report_operator.commits WHERE identity = $1 AND sink = $2
+          ORDER BY interval_end DESC OFFSET $3 LIMIT 1)",
+    )
+    .bind(&sink.owner.identity)
+    .bind(&prepared.name)
+    .bind(COMMITS_KEPT)
+    .execute(&mut **transaction)
+    .await?;
+    let replaces = matches!(prepared.mode, PreparedMode::Swap | PreparedMode::ReplaceRows);
+    sqlx::query(
+        "INSERT INTO report_operator.tables (table_schema, table_name, identity, sink, replaces) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (table_schema, table_name, identity, sink) DO UPDATE SET replaces = excluded.replaces",
+    )
+    .bind(sink.schema)
+    .bind(sink.table)
+    .bind(&sink.owner.identity)
+    .bind(&prepared.name)
+    .bind(replaces)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,442 @@
+//! Sources and models as tables: which are read how often, which stream, which are kept in scratch in between.
+//!
+//! Each source is read once and each model runs once. A table with one reader streams into it; one with several is
+//! written to scratch as Parquet, once, and read from there. Memory: what DataFusion's pool allows, and one row group.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionContext};
+use futures::{Stream, StreamExt, TryStreamExt};
+use report_api::checked::{CheckRule, Checked, CheckedModel, CheckedSource};
+use tokio::sync::mpsc;
+
+use crate::check::Observer;
+use crate::decode;
+use crate::env::Env;
+use crate::error::{Code, Result, RunError};
+use crate::source::{self, RawInput};
+use crate::{quote, scratch, types};
+
+/// Batches on their way from a decoder to the SQL engine.
+const BATCHES_IN_FLIGHT: usize = 2;
+
+/// Rows of a table, as a sink takes them.
+pub type RowStream = futures::stream::BoxStream<'static, Result<RecordBatch>>;
+
+/// All tables of a run.
+pub struct Tables<'a> {
+    context: SessionContext,
+    checked: &'a Checked,
+    env: &'a Env,
+    /// The sources and models that a sink or a check reads, directly or through models.
+    needed: BTreeSet<String>,
+    /// How often each table is read, by name.
+    readers: HashMap<String, usize>,
+    /// What is seen of each table while its rows pass, by name.
+    observers: BTreeMap<String, Arc<Observer>>,
+    inputs: BTreeMap<String, Arc<RawInput>>,
+}
+
+impl<'a> Tables<'a> {
+    /// Plans all SQL without reading any input. Gives the names of sources and models whose columns can't be known so.
+    pub async fn plan(context: SessionContext, checked: &'a Checked, env: &'a Env) -> Result<Vec<String>> {
+        let mut known = checked.clone();
+        let mut unknown: Vec<String> =
+            checked.sources.iter().filter(|source| source.columns.is_empty()).map(|source| source.name.clone()).collect();
+        for model in &checked.models {
+            if model.reads.iter().any(|name| unknown.contains(name)) {
+                unknown.push(model.name.clone());
+            }
+        }
+        known.models.retain(|model| !unknown.contains(&model.name));
+        known.sinks.retain(|sink| !unknown.contains(&sink.from));
+        known.checks.retain(|check| !match &check.rule {
+            CheckRule::Sql { reads, .. } => reads.iter().any(|name| unknown.contains(name)),
+            rule => unknown.iter().any(|name| rule.watches(name)),
+        });
+        let needed = known.sources.iter().map(|s| s.name.clone()).chain(known.models.iter().map(|m| m.name.clone())).collect();
+        let mut tables =
+            Tables { context, checked: &known, env, needed, readers: HashMap::new(), observers: BTreeMap::new(), inputs: BTreeMap::new() };
+        for source in known.sources.iter().filter(|source| !source.columns.is_empty()) {
+            let schema = decode::contract_schema(source);
+            tables.observer(&source.name, &source.field).know(&schema)?;
+            tables.register(&source.name, Arc::new(EmptyTable::new(schema)), &source.field)?;
+        }
+        tables.count_readers().await?;
+        Ok(unknown)
+    }
+
+    /// Fetches the inputs that somebody reads.
+    pub async fn open(context: SessionContext, checked: &'a Checked, env: &'a Env) -> Result<Self> {
+        let needed = needed(checked);
+        let mut inputs = BTreeMap::new();
+        for source in checked.sources.iter().filter(|source| needed.contains(&source.name)) {
+            let input = source::fetch(source, env).await?;
+            env.progress.step("extract", &format!("source {}", source.name), &format!("{} bytes", input.bytes));
+            inputs.insert(source.name.clone(), Arc::new(input));
+        }
+        crate::crash::point("after_extract");
+        Ok(Self { context, checked, env, needed, readers: HashMap::new(), observers: BTreeMap::new(), inputs })
+    }
+
+    /// Registers all sources and models, and keeps in scratch the tables that have several readers.
+    pub async fn transform(&mut self) -> Result<()> {
+        let mut sources = Vec::new();
+        for source in &self.checked.sources {
+            let Some(input) = self.inputs.get(&source.name).cloned() else { continue };
+            let observer = self.observer(&source.name, &source.field);
+            let table = SourceTable::open(source, input, Arc::clone(&observer)).await?;
+            observer.know(&table.schema)?;
+            self.register(&source.name, Arc::new(EmptyTable::new(Arc::clone(&table.schema))), &source.field)?;
+            sources.push((source, table));
+        }
+        self.count_readers().await?;
+
+        for (source, table) in sources {
+            let schema = Arc::clone(&table.schema);
+            let provider = StreamingTable::try_new(schema, vec![Arc::new(table)]).map_err(|e| sql_error(e, &source.field))?;
+            self.register(&source.name, Arc::new(provider), &source.field)?;
+            if self.must_keep(&source.name) {
+                self.keep(&source.name, &source.field, None).await?;
+            }
+        }
+        for model in self.checked.models.iter().filter(|model| self.needed.contains(&model.name)) {
+            let frame = self.model(model).await?;
+            let observer = Arc::clone(&self.observers[&model.name]);
+            self.register(&model.name, frame.into_view(), &model.field)?;
+            if self.must_keep(&model.name) {
+                self.keep(&model.name, &model.field, Some(observer)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a source or model, in the types that sinks know, seen by the table's checks as they pass. With
+    /// `order_by`, sorted by these columns.
+    pub async fn rows(&self, name: &str, order_by: &[String], field: &str) -> Result<(SchemaRef, RowStream)> {
+        let mut frame = self.frame(name, field).await?;
+        if !order_by.is_empty() {
+            use datafusion::prelude::{Expr, ident};
+            let keys: Vec<_> = order_by.iter().map(|column| Expr::sort(ident(column), true, true)).collect();
+            frame = frame.sort(keys).map_err(|e| sql_error(e, field))?;
+        }
+        let schema = Arc::clone(frame.schema().inner());
+        let is_kept = self.must_keep(name);
+        // A source observes its own rows, and a kept table was observed while it was written.
+        let is_model = self.checked.models.iter().any(|model| model.name == name);
+        let observer = (is_model && !is_kept).then(|| self.observers.get(name).cloned()).flatten();
+        let stream = frame.execute_stream().await.map_err(|e| sql_error(e, field))?;
+        Ok((schema, observed(stream, observer, field)))
+    }
+
+    /// The rows of a SELECT.
+    pub async fn query(&self, sql: &str, field: &str) -> Result<(SchemaRef, RowStream)> {
+        let frame = self.context.sql(sql).await.map_err(|e| sql_error(e, field))?;
+        let schema = Arc::clone(frame.schema().inner());
+        let owned = field.to_owned();
+        let stream = frame.execute_stream().await.map_err(|e| sql_error(e, field))?;
+        Ok((schema, stream.map_err(move |e| sql_error(e, &owned)).boxed()))
+    }
+
+    /// Reads to the end every table that only checks are about, so that they see all rows.
+    pub async fn drain(&self) -> Result<()> {
+        for (name, observer) in &self.observers {
+            if observer.has_checks() && !observer.is_complete() {
+                let (_, mut rows) = self.rows(name, &[], observer.field()).await?;
+                while rows.try_next().await?.is_some() {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What was seen of a table, if it was read.
+    pub fn seen(&self, name: &str) -> Option<&Arc<Observer>> {
+        self.observers.get(name)
+    }
+
+    /// The input of a source, if it was fetched.
+    pub fn input(&self, source: &str) -> Option<&RawInput> {
+        self.inputs.get(source).map(Arc::as_ref)
+    }
+
+    /// Whether a table goes to scratch: it has several readers, or checks must see all its rows and its one reader is a
+    /// model, which may stop early.
+    fn must_keep(&self, name: &str) -> bool {
+        let has_checks = self.observers.get(name).is_some_and(|observer| observer.has_checks());
+        match self.readers_of(name) {
+            0 => false,
+            1 => has_checks && !self.checked.sinks.iter().any(|sink| sink.from == name),
+            _ => true,
+        }
+    }
+
+    fn readers_of(&self, name: &str) -> usize {
+        self.readers.get(name).copied().unwrap_or(0)
+    }
+
+    /// Plans all SQL over empty tables and counts who reads what: a model that joins a table with itself reads it twice,
+    /// and DataFusion repeats a common table expression wherever it is named. Also finds what is wrong with the SQL
+    /// before anything runs.
+    async fn count_readers(&mut self) -> Result<()> {
+        let checked = self.checked;
+        for model in &checked.models {
+            if !self.needed.contains(&model.name) {
+                continue;
+            }
+            let frame = self.model(model).await?;
+            self.readers_in(frame.logical_plan());
+            let schema = Arc::clone(frame.schema().inner());
+            self.observer(&model.name, &model.field).know(&schema)?;
+            self.register(&model.name, Arc::new(EmptyTable::new(schema)), &model.field)?;
+        }
+        for check in &self.checked.checks {
+            match &check.rule {
+                CheckRule::Sql { sql, .. } => {
+                    let frame = self.context.sql(sql).await.map_err(|e| sql_error(e, &format!("{}.sql", check.field)))?;
+                    self.readers_in(frame.logical_plan());
+                }
+                CheckRule::Unique { on, .. } => *self.readers.entry(on.clone()).or_default() += 1,
+                CheckRule::NotNull { .. } | CheckRule::Rows { .. } => {}
+            }
+        }
+        for sink in &self.checked.sinks {
+            *self.readers.entry(sink.from.clone()).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn readers_in(&mut self, plan: &LogicalPlan) {
+        let readers = &mut self.readers;
+        let _ = plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                *readers.entry(scan.table_name.table().to_owned()).or_default() += 1;
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+    }
+
+    fn observer(&mut self, name: &str, field: &str) -> Arc<Observer> {
+        let rules = self.checked.checks.iter().filter(|check| check.rule.watches(name)).cloned().collect();
+        let observer = self.observers.entry(name.to_owned()).or_insert_with(|| Arc::new(Observer::new(field, rules)));
+        Arc::clone(observer)
+    }
+
+    fn register(&self, name: &str, table: Arc<dyn datafusion::catalog::TableProvider>, field: &str) -> Result<()> {
+        self.context.deregister_table(quote::ident(name)).map_err(|e| sql_error(e, field))?;
+        self.context.register_table(quote::ident(name), table).map_err(|e| sql_error(e, field))?;
+        Ok(())
+    }
+
+    async fn frame(&self, name: &str, field: &str) -> Result<DataFrame> {
+        self.context.table(quote::ident(name)).await.map_err(|e| sql_error(e, field))
+    }
+
+    /// A model's rows in the types that sinks know.
+    async fn model(&self, model: &CheckedModel) -> Result<DataFrame> {
+        let frame = self.context.sql(&model.sql).await.map_err(|e| sql_error(e, &format!("{}.sql", model.field)))?;
+        types::settle(frame, &model.field)
+    }
+
+    /// Writes a table to scratch and registers the file in its place.
+    async fn keep(&self, name: &str, field: &str, observer: Option<Arc<Observer>>) -> Result<()> {
+        let frame = self.frame(name, field).await?;
+        let path = self.env.scratch().join(format!("{name}.parquet"));
+        let schema = Arc::clone(frame.schema().inner());
+        let stream = frame.execute_stream().await.map_err(|e| sql_error(e, field))?;
+        let rows = scratch::write(&path, schema, observed(stream, observer, field), field).await?;
+        self.env.progress.step("transform", name, &format!("{rows} rows"));
+        let text = path.to_str().ok_or_else(|| RunError::new(Code::Internal, "the scratch folder's name is not UTF-8"))?;
+        let options = ParquetReadOptions::default();
+        self.context.deregister_table(quote::ident(name)).map_err(|e| sql_error(e, field))?;
+        self.context.register_parquet(quote::ident(name), text, options).await.map_err(|e| sql_error(e, field))?;
+        Ok(())
+    }
+}
+
+/// Rows that an observer sees pass, to the last one.
+fn observed(stream: SendableRecordBatchStream, observer: Option<Arc<Observer>>, field: &str) -> RowStream {
+    let field = field.to_owned();
+    let at_end = observer.clone();
+    let rows = stream.map(move |batch| {
+        let batch = batch.map_err(|e| sql_error(e, &field))?;
+        if let Some(observer) = &observer {
+            observer.see(&batch);
+        }
+        Ok(batch)
+    });
+    let end = futures::stream::poll_fn(move |_| {
+        if let Some(observer) = &at_end {
+            observer.complete();
+        }
+        Poll::Ready(None)
+    });
+    rows.chain(end).boxed()
+}
+
+/// The sources and models that a sink or a check reads, directly or through models.
+fn needed(checked: &Checked) -> BTreeSet<String> {
+    let mut needed: BTreeSet<String> = checked.sinks.iter().map(|sink| sink.from.clone()).collect();
+    for check in &checked.checks {
+        match &check.rule {
+            CheckRule::NotNull { on, .. } | CheckRule::Unique { on, .. } | CheckRule::Rows { on, .. } => {
+                needed.insert(on.clone());
+            }
+            CheckRule::Sql { reads, .. } => needed.extend(reads.iter().cloned()),
+        }
+    }
+    // Each model comes after what it reads, so that one walk back finds all.
+    for model in checked.models.iter().rev() {
+        if needed.contains(&model.name) {
+            needed.extend(model.reads.iter().cloned());
+        }
+    }
+    needed
+}
+
+/// A source as a stream that can be read once. The decoder runs on a thread of its own.
+struct SourceTable {
+    schema: SchemaRef,
+    field: String,
+    observer: Arc<Observer>,
+    batches: Mutex<Option<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>>>,
+    taken: AtomicBool,
+}
+
+impl SourceTable {
+    async fn open(source: &CheckedSource, input: Arc<RawInput>, observer: Arc<Observer>) -> Result<Self> {
+        let owned = source.clone();
+        let decoder = tokio::task::spawn_blocking(move || decode::open(&input, &owned))
+            .await
+            .map_err(|error| RunError::at(Code::Internal, &source.field, "the decoder broke").caused_by(error))??;
+        Ok(Self {
+            schema: decoder.schema,
+            field: source.field.clone(),
+            observer,
+            batches: Mutex::new(Some(decoder.batches)),
+            taken: AtomicBool::new(false),
+        })
+    }
+
+    fn start(&self) -> std::result::Result<impl Stream<Item = Result<RecordBatch>> + use<>, DataFusionError> {
+        let batches = self.batches.lock().ok().and_then(|mut batches| batches.take());
+        let Some(batches) = batches.filter(|_| !self.taken.swap(true, Ordering::Relaxed)) else {
+            return Err(DataFusionError::Internal(format!("{} is read twice", self.field)));
+        };
+        let (sender, mut receiver) = mpsc::channel(BATCHES_IN_FLIGHT);
+        let observer = Arc::clone(&self.observer);
+        tokio::task::spawn_blocking(move || {
+            for batch in batches {
+                if let Ok(batch) = &batch {
+                    observer.see(batch);
+                }
+                let stop = batch.is_err();
+                if sender.blocking_send(batch).is_err() || stop {
+                    return;
+                }
+            }
+            observer.complete();
+        });
+        Ok(futures::stream::poll_fn(move |context| receiver.poll_recv(context)))
+    }
+}
+
+impl fmt::Debug for SourceTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.field)
+    }
+}
+
+impl PartitionStream for SourceTable {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let schema = Arc::clone(&self.schema);
+        match self.start() {
+            Ok(stream) => {
+                let stream = stream.map_err(|error| DataFusionError::External(Box::new(error)));
+                Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+            }
+            Err(error) => Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Err(error)]))),
+        }
+    }
+}
+
+/// An error of the SQL engine in our terms. One of ours that passed through it comes out as it was.
+pub fn sql_error(error: DataFusionError, field: &str) -> RunError {
+    fn find_ours(error: DataFusionError) -> std::result::Result<RunError, DataFusionError> {
+        match error {
+            DataFusionError::External(inner) => match inner.downcast::<RunError>() {
+                Ok(ours) => Ok(*ours),
+                Err(inner) => match inner.downcast::<DataFusionError>() {
+                    Ok(inner) => find_ours(*inner),
+                    Err(inner) => Err(DataFusionError::External(inner)),
+                },
+            },
+            DataFusionError::Context(text, inner) => {
+                find_ours(*inner).map_err(|inner| DataFusionError::Context(text, Box::new(inner)))
+            }
+            DataFusionError::ArrowError(inner, backtrace) => match *inner {
+                arrow::error::ArrowError::ExternalError(inner) => find_ours(DataFusionError::External(inner)),
+                inner => Err(DataFusionError::ArrowError(Box::new(inner), backtrace)),
+            },
+            DataFusionError::Shared(inner) => match Arc::try_unwrap(inner) {
+                Ok(inner) => find_ours(inner),
+                Err(shared) => match shared.find_root() {
+                    DataFusionError::External(inner) => match inner.downcast_ref::<RunError>() {
+                        Some(ours) => Ok(RunError {
+                            code: ours.code,
+                            field: ours.field.clone(),
+                            message: ours.text(),
+                            source: None,
+                        }),
+                        None => Err(DataFusionError::Shared(shared)),
+                    },
+                    _ => Err(DataFusionError::Shared(shared)),
+                },
+            },
+            other => Err(other),
+        }
+    }
+    let error = match find_ours(error) {
+        Ok(ours) => return ours,
+        Err(error) => error,
+    };
+    let words = error.strip_backtrace();
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(text) if text.contains("isk") => RunError::at(
+            Code::DiskExceeded,
+            "spec.worker.scratch",
+            format!("{field} needs more disk than there is: {words}; raise spec.worker.scratch"),
+        ),
+        DataFusionError::ResourcesExhausted(_) => RunError::at(
+            Code::MemoryExceeded,
+            "spec.worker.resources.limits.memory",
+            format!("{field} needs more memory than there is: {words}; raise the limit, or make the step smaller"),
+        ),
+        DataFusionError::IoError(io) if io.kind() == std::io::ErrorKind::StorageFull => {
+            RunError::at(Code::DiskExceeded, "spec.worker.scratch", format!("the scratch folder is full at {field}"))
+        }
+        // A value that does not fit shows only when rows pass; what the planner refuses is the manifest's fault.
+        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => {
+            RunError::at(Code::ValueInvalid, field, format!("{words}; use try_cast or CASE for values that don't fit"))
+        }
+        DataFusionError::Internal(_) => RunError::at(Code::Internal, field, words),
+        _ => RunError::at(Code::SqlInvalid, field, words),
+    }
+}

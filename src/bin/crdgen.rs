@@ -1,0 +1,203 @@
+//! `crdgen [OUT_DIR] [CHART_DIR] [DOCS_DIR]`, run by `make gen`: everything that is made from the types in `api/src`.
+//!
+//! It writes the two CRDs, the chart's copies of them, the merge keys for Kustomize, and the reference documentation.
+//! The CRDs are what the derives say, with the few changes in [`tidy`].
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use kube::CustomResourceExt;
+use report_api::pipeline::ReportPipeline;
+use report_api::run::ReportRun;
+use serde_json::{Map, Value, json};
+
+/// Largest CRD as YAML. Client-side apply keeps a copy of the object in an annotation of at most 256 KiB.
+const CRD_BYTES_MAX: usize = 200_000;
+const MADE_BY: &str = "made by `make gen`; do not edit";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let mut folder = |default: &str| arguments.next().unwrap_or_else(|| default.into());
+    let (out, chart, docs) = (folder("crds"), folder("charts/report-operator"), folder("docs/reference"));
+
+    let mut openapi = Map::new();
+    for (name, crd) in [("reportpipelines", ReportPipeline::crd()), ("reportruns", ReportRun::crd())] {
+        let mut crd = serde_json::to_value(crd)?;
+        tidy(&mut crd);
+        let file = format!("{name}.{}.yaml", report_api::GROUP);
+        let yaml = serde_yaml::to_string(&crd)?;
+        if yaml.len() > CRD_BYTES_MAX {
+            return Err(format!("{file} has {} bytes; the most is {CRD_BYTES_MAX}", yaml.len()).into());
+        }
+        write(&out.join(&file), &format!("# {MADE_BY}\n{yaml}"))?;
+        write(&chart.join("templates/crds").join(&file), &chart_template(&yaml))?;
+        let (kind, definition) = merge_keys(&crd);
+        openapi.insert(kind, definition);
+        let page = format!("{}.md", text(&crd, "/spec/names/singular"));
+        write(&docs.join(page), &reference(&crd))?;
+    }
+    write(&out.join("kustomize-openapi.json"), &(serde_json::to_string_pretty(&json!({"definitions": openapi}))? + "\n"))?;
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let context = |error: std::io::Error| format!("{}: {error}", path.display());
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(context)?;
+    std::fs::write(path, text).map_err(context)?;
+    Ok(())
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Changes what the derives write and Kubernetes does not want: formats of integers that it does not know (it would warn
+/// at each apply), line breaks of doc comments, and empty lists and objects.
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            let unknown = object.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint"));
+            if unknown && object.get("type").is_some_and(|kind| kind == "integer") {
+                object.remove("format");
+            }
+            if let Some(Value::String(description)) = object.get_mut("description") {
+                *description = description.split("\n\n").map(|part| part.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+            }
+            object.retain(|name, value| !(name == "categories" || name == "shortNames") || value.as_array().is_none_or(|list| !list.is_empty()));
+            object.values_mut().for_each(tidy);
+        }
+        Value::Array(list) => list.iter_mut().for_each(tidy),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The chart's copy: templates would read `{{` in a description as theirs.
+fn chart_template(yaml: &str) -> String {
+    let escaped = yaml.replace("{{", "{{ \"{{\" }}");
+    let keep = "  annotations:\n    {{- if .Values.crds.keep }}\n    helm.sh/resource-policy: keep\n    {{- end }}\n";
+    let body = match escaped.split_once("metadata:\n") {
+        Some((head, rest)) => format!("{head}metadata:\n{}{rest}", keep.replace("  annotations:\n    {{- if .Values.crds.keep }}\n", "  {{- if .Values.crds.keep }}\n  annotations:\n").replace("    {{- end }}", "  {{- end }}")),
+        None => escaped,
+    };
+    format!("{{{{- /* {MADE_BY} */ -}}}}\n{{{{- if .Values.crds.enabled }}}}\n{body}{{{{- end }}}}\n")
+}
+
+/// The definition of a kind for Kustomize's `openapi` field: without it a patch replaces a whole list, with it the list's
+/// items are matched by the same keys as in the API server.
+fn merge_keys(crd: &Value) -> (String, Value) {
+    let kind = text(crd, "/spec/names/kind");
+    let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").cloned().unwrap_or_default();
+    let spec = lists(&spec).unwrap_or(json!({"type": "object"}));
+    let group = report_api::GROUP.split('.').rev().collect::<Vec<_>>().join(".");
+    let definition = json!({
+        "type": "object",
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec,
+        },
+        "x-kubernetes-group-version-kind": [{"group": report_api::GROUP, "version": report_api::VERSION, "kind": kind}],
+    });
+    (format!("{group}.{}.{kind}", report_api::VERSION), definition)
+}
+
+/// The part of a schema that leads to lists with keys.
+fn lists(schema: &Value) -> Option<Value> {
+    if let Some(items) = schema.get("items") {
+        let keys = schema.get("x-kubernetes-list-map-keys")?.as_array()?;
+        let mut list = json!({
+            "type": "array",
+            "items": lists(items).unwrap_or(json!({"type": "object"})),
+            "x-kubernetes-patch-strategy": "merge",
+        });
+        list["x-kubernetes-patch-merge-key"] = keys.first()?.clone();
+        return Some(list);
+    }
+    let properties: Map<String, Value> = (schema.get("properties")?.as_object()?.iter())
+        .filter_map(|(name, property)| lists(property).map(|found| (name.clone(), found)))
+        .collect();
+    (!properties.is_empty()).then(|| json!({"type": "object", "properties": properties}))
+}
+
+/// The reference page of a kind: a table for each object, in the order of the types.
+fn reference(crd: &Value) -> String {
+    let kind = text(crd, "/spec/names/kind");
+    let root = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned().unwrap_or_default();
+    let names: Vec<&str> = crd.pointer("/spec/names/shortNames").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let mut out = format!(
+        "<!-- {MADE_BY} -->\n# {kind}\n\n{}\n\n`apiVersion: {}/{}`, `kind: {kind}`. Short name: `{}`. The same text, field by field: `kubectl explain {}`.\n",
+        text(&root, "/description"),
+        report_api::GROUP,
+        report_api::VERSION,
+        names.join("`, `"),
+        text(crd, "/spec/names/singular"),
+    );
+    for part in ["spec", "status"] {
+        if let Some(schema) = root.pointer(&format!("/properties/{part}")) {
+            section(part, schema, &mut out);
+        }
+    }
+    out
+}
+
+/// An object's table, then those of the objects in it.
+fn section(path: &str, schema: &Value, out: &mut String) {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+    let required: Vec<&str> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let _ = write!(out, "\n## {path}\n\n");
+    if let Some(description) = schema.get("description").and_then(Value::as_str) {
+        let _ = write!(out, "{description}\n\n");
+    }
+    for rule in schema.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
+        let _ = writeln!(out, "- Rule: {}.", text(rule, "/message"));
+    }
+    if schema.get("x-kubernetes-validations").is_some() {
+        out.push('\n');
+    }
+    out.push_str("| Field | Type | Meaning |\n|---|---|---|\n");
+    for (name, property) in properties {
+        let needed = if required.contains(&name.as_str()) { ", required" } else { "" };
+        let meaning = text(property, "/description").replace("\n\n", " ").replace('|', "\\|").replace('<', "&lt;");
+        let _ = writeln!(out, "| `{name}` | {}{needed} | {meaning} |", type_name(property));
+    }
+    for (name, property) in properties {
+        match property.get("items") {
+            Some(items) => section(&format!("{path}.{name}[]"), items, out),
+            None => section(&format!("{path}.{name}"), property, out),
+        }
+    }
+}
+
+fn type_name(schema: &Value) -> String {
+    if let Some(options) = schema.get("enum").and_then(Value::as_array) {
+        return options.iter().filter(|option| !option.is_null()).filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    }
+    let unit = |name: &str, few: &str, many: &str| -> String {
+        let bound = |which: &str| schema.get(format!("{which}{name}")).and_then(Value::as_u64);
+        match (bound("min"), bound("max")) {
+            (Some(min @ 1..), Some(max)) => format!(", {min} to {max} {many}"),
+            (_, Some(max)) => format!(", at most {max} {many}"),
+            (Some(min @ 1..), None) => format!(", at least {min} {few}"),
+            _ => String::new(),
+        }
+    };
+    if schema.get("x-kubernetes-int-or-string").is_some() {
+        return "quantity".into();
+    }
+    match text(schema, "/type") {
+        "array" => format!("list of {}{}", type_name(&schema["items"]), unit("Items", "item", "items")),
+        "object" => match schema.get("additionalProperties") {
+            Some(values) if values.is_object() => format!("map of {}", type_name(values)),
+            _ => "object".into(),
+        },
+        "string" if text(schema, "/format") == "date-time" => "time".into(),
+        "string" => format!("text{}", unit("Length", "character", "characters")),
+        "integer" => match (schema.get("minimum"), schema.get("maximum")) {
+            (Some(min), Some(max)) => format!("whole number, {min} to {max}"),
+            _ => "whole number".into(),
+        },
+        "" => "any".into(),
+        other => other.into(),
+    }
+}
