@@ -18,7 +18,7 @@ use report_api::problem::Problem;
 use report_api::run::ReportRun;
 use report_api::status::{ReportPipelineStatus, ReportRunStatus};
 
-use crate::build::{self, Resolved, Settings};
+use crate::build::Resolved;
 use crate::observe::cache::Key;
 use crate::observe::view::{ConfigMapView, CronJobView, JobView, Owner, PipelineView, PodView, RunView};
 
@@ -29,6 +29,8 @@ pub struct Observed {
     pub key: Option<Key>,
     /// The pipeline; None if there is none of that name.
     pub pipeline: Option<Arc<PipelineView>>,
+    /// What follows from its manifest, or what is wrong with it.
+    pub resolved: Option<Arc<Resolution>>,
     /// The CronJob of the pipeline's name.
     pub cron_job: Option<Arc<CronJobView>>,
     /// The generation of the CronJob as this process left it.
@@ -49,9 +51,10 @@ pub struct Observed {
     pub tick_taken: Option<Taken>,
     /// Names that are held by someone else.
     pub taken: Vec<Taken>,
-    /// What the installation decides.
-    pub settings: Arc<Settings>,
 }
+
+/// What follows from a manifest, or what is wrong with it.
+pub type Resolution = Result<Resolved, Vec<Problem>>;
 
 /// A name that is held by someone else.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -181,7 +184,7 @@ pub struct Scene<'a> {
     /// Its manifest.
     pub spec: &'a ReportPipelineSpec,
     /// What follows from the manifest, or what is wrong with it.
-    pub resolved: Result<Resolved, Vec<Problem>>,
+    pub resolved: &'a Resolution,
     /// The CronJob, if it is the pipeline's.
     pub cron_job: Option<&'a CronJobView>,
     /// The Jobs that are the pipeline's by the chain of owners, with their pods, by name.
@@ -202,12 +205,14 @@ pub struct OwnJob<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn new(observed: &'a Observed, pipeline: &'a PipelineView, spec: &'a ReportPipelineSpec, now: Timestamp) -> Self {
-        let meta = &pipeline.meta;
-        let resolved = build::resolve(&meta.namespace, &meta.name, &meta.uid, spec, &observed.settings);
-        let cron_job = observed.cron_job.as_deref().filter(|cron_job| cron_job.meta.is_controlled_by(&meta.uid));
+    /// None without a pipeline that can be read. What can't be read can't be told from what must not be touched: it is
+    /// logged by its watch, and its objects stay as they are.
+    fn new(observed: &'a Observed, now: Timestamp) -> Option<Self> {
+        let (pipeline, resolved) = (observed.pipeline.as_deref()?, observed.resolved.as_deref()?);
+        let spec = pipeline.spec.as_deref().ok()?;
+        let cron_job = observed.cron_job.as_deref().filter(|cron_job| cron_job.meta.is_controlled_by(&pipeline.meta.uid));
         let jobs = own_jobs(observed, cron_job.map(|cron_job| cron_job.meta.uid.as_str()));
-        Self { observed, pipeline, spec, resolved, cron_job, jobs, now }
+        Some(Self { observed, pipeline, spec, resolved, cron_job, jobs, now })
     }
 
     /// Whether the schedule stands still: asked for, or because the manifest can't be run.
@@ -242,16 +247,14 @@ fn own_jobs<'a>(observed: &'a Observed, cron_job_uid: Option<&str>) -> BTreeMap<
 /// The decision.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(pipeline) = observed.pipeline.as_deref().filter(|pipeline| !pipeline.meta.deleting) else {
+    if observed.pipeline.as_deref().is_none_or(|pipeline| pipeline.meta.deleting) {
         run::without_pipeline(observed, now, &mut plan);
         return plan;
-    };
-    // What can't be read can't be told from what must not be touched: it is logged, and its objects stay as they are.
-    let Ok(spec) = &pipeline.spec else { return plan };
-    let scene = Scene::new(observed, pipeline, spec, now);
+    }
+    let Some(scene) = Scene::new(observed, now) else { return plan };
 
     let epoch = schedule::epoch(&scene);
-    if let Ok(resolved) = &scene.resolved {
+    if let Ok(resolved) = scene.resolved {
         schedule::config_map(&scene, resolved, &mut plan);
     }
     schedule::cron_job(&scene, epoch.as_ref(), &mut plan);
@@ -259,6 +262,25 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     history::prune(&scene, &runs, &mut plan);
     status::pipeline(&scene, epoch, &runs, &mut plan);
     plan
+}
+
+/// What the caches can't answer: to be asked of the API server before the decision.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Questions {
+    /// Events about an object, on behalf of a Job: the Job's UID and the object's.
+    pub events: Vec<(String, String)>,
+    /// Who has the name of the tick that should have been run by now.
+    pub tick: Option<String>,
+}
+
+/// What to ask. Nothing while all goes well.
+pub fn questions(observed: &Observed, now: Timestamp) -> Questions {
+    let Some(scene) = Scene::new(observed, now) else { return Questions::default() };
+    let events = scene.jobs.values().filter_map(|own| match outcome::events(own, now) {
+        outcome::Events::Of(uid) => Some((own.job.meta.uid.clone(), uid.to_owned())),
+        outcome::Events::No | outcome::Events::After(_) => None,
+    });
+    Questions { events: events.collect(), tick: schedule::tick_missed(&scene) }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub struct Check {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63))))]
     pub unique: Option<Vec<String>>,
-    /// How many rows there may be.
+    /// How many rows there may be: set min, max or both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<Rows>,
     /// A SELECT that gives the rows that should not be there: the check passes when it gives none.

@@ -120,7 +120,7 @@ pub struct ReportPipelineSpec {
     #[cfg_attr(feature = "crd", x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["name".into()])))]
     pub sinks: Vec<Sink>,
 
-    /// The pod that runs the pipeline.
+    /// The pod that runs the pipeline: as a non-root user, with a read-only root file system and no privileges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<Worker>,
 }

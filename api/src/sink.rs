@@ -32,7 +32,7 @@ pub struct Sink {
     /// Parquet files on S3 or in a folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lake: Option<LakeSink>,
-    /// What happens to the rows that are there. Default: replace.
+    /// What happens to the rows that are there: set exactly one of replace (the default), append and merge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// The columns of the primary key of a table that has to be created. merge takes its own key.

@@ -25,7 +25,8 @@ pub struct Source {
     #[cfg_attr(feature = "crd", schemars(length(max = 1024)))]
     pub description: Option<String>,
 
-    /// A file on a web server, or the answer of an API.
+    /// A file on a web server, or the answer of an API. It is fetched once a run; failures that may pass (429, 5xx, a
+    /// broken connection) are tried again with growing pauses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSource>,
 
@@ -33,7 +34,8 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileSource>,
 
-    /// How the input is written. Default: from the ending of its name (.csv, .tsv, .json, .ndjson, .jsonl, .parquet).
+    /// How the input is written: set exactly one of csv, json, ndjson and parquet. Default: from the ending of its name
+    /// (.csv, .tsv, .json, .ndjson, .jsonl, .parquet).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
 

@@ -7,8 +7,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use kube::CustomResourceExt;
-use report_api::pipeline::ReportPipeline;
-use report_api::run::ReportRun;
+use report_api::pipeline::{ReportPipeline, ReportPipelineSpec};
+use report_api::run::{ReportRun, ReportRunSpec};
+use report_api::status::{ReportPipelineStatus, ReportRunStatus};
+use schemars::schema_for;
 use serde_json::{Map, Value, json};
 
 /// Largest CRD as YAML. Client-side apply keeps a copy of the object in an annotation of at most 256 KiB.
@@ -21,8 +23,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (out, chart, docs) = (folder("crds"), folder("charts/report-operator"), folder("docs/reference"));
 
     let mut openapi = Map::new();
-    for (name, crd) in [("reportpipelines", ReportPipeline::crd()), ("reportruns", ReportRun::crd())] {
+    let pipeline = [("spec", schema_for!(ReportPipelineSpec)), ("status", schema_for!(ReportPipelineStatus))];
+    let run = [("spec", schema_for!(ReportRunSpec)), ("status", schema_for!(ReportRunStatus))];
+    for (name, crd, parts) in [("reportpipelines", ReportPipeline::crd(), pipeline), ("reportruns", ReportRun::crd(), run)] {
         let mut crd = serde_json::to_value(crd)?;
+        for (part, schema) in parts {
+            let schema = schema.to_value();
+            if let Some(part) = crd.pointer_mut(&format!("/spec/versions/0/schema/openAPIV3Schema/properties/{part}")) {
+                describe(part, &schema, &schema["$defs"]);
+            }
+        }
         tidy(&mut crd);
         let file = format!("{name}.{}.yaml", report_api::GROUP);
         let yaml = serde_yaml::to_string(&crd)?;
@@ -36,7 +46,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let page = format!("{}.md", text(&crd, "/spec/names/singular"));
         write(&docs.join(page), &reference(&crd))?;
     }
-    write(&out.join("kustomize-openapi.json"), &(serde_json::to_string_pretty(&json!({"definitions": openapi}))? + "\n"))?;
+    // In a folder of its own: `kubectl apply -f crds/` reads JSON files too.
+    write(&out.join("kustomize/openapi.json"), &(serde_json::to_string_pretty(&json!({"definitions": openapi}))? + "\n"))?;
     Ok(())
 }
 
@@ -51,8 +62,48 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Gives each field its own description. On the way to a CRD, that of an optional field of an enum gives way to the enum's;
+/// in the schema that the types have by themselves it is still there.
+fn describe(schema: &mut Value, own: &Value, definitions: &Value) {
+    let own = resolve(own, definitions);
+    if let Some(items) = schema.get_mut("items") {
+        describe(items, &own["items"], definitions);
+    }
+    for (name, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        let own = &own["properties"][name];
+        if let Some(description) = own.get("description").and_then(Value::as_str) {
+            let of_type = text(resolve(own, definitions), "/description");
+            property["description"] = joined(description, of_type).into();
+        }
+        describe(property, own, definitions);
+    }
+}
+
+/// A field's description, with what its type has to say beyond a first sentence of the same kind.
+fn joined(of_field: &str, of_type: &str) -> String {
+    let of_field = of_field.replace('\n', " ");
+    let of_type = of_type.replace('\n', " ");
+    let (first, more) = of_type.split_once(". ").unwrap_or((&of_type, ""));
+    let (own_first, own_more) = of_field.split_once(". ").unwrap_or((of_field.trim_end_matches('.'), ""));
+    if more.is_empty() || of_field == of_type {
+        return of_field;
+    }
+    let first = if first.starts_with(own_first) { first } else { own_first };
+    let sentences = [first, own_more.trim_end_matches('.'), more.trim_end_matches('.')];
+    sentences.into_iter().filter(|sentence| !sentence.is_empty()).map(|sentence| format!("{sentence}.")).collect::<Vec<_>>().join(" ")
+}
+
+/// The schema behind a reference, also an optional one.
+fn resolve<'a>(schema: &'a Value, definitions: &'a Value) -> &'a Value {
+    let option = schema.get("anyOf").and_then(Value::as_array).and_then(|options| options.iter().find(|option| option.get("$ref").is_some()));
+    match option.unwrap_or(schema).get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix("#/$defs/")) {
+        Some(name) => resolve(&definitions[name], definitions),
+        None => schema,
+    }
+}
+
 /// Changes what the derives write and Kubernetes does not want: formats of integers that it does not know (it would warn
-/// at each apply), line breaks of doc comments, and empty lists and objects.
+/// at each apply), bounds such as 0.0, line breaks of doc comments, and empty lists.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(object) => {
@@ -62,6 +113,11 @@ fn tidy(value: &mut Value) {
             }
             if let Some(Value::String(description)) = object.get_mut("description") {
                 *description = description.split("\n\n").map(|part| part.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+            }
+            for bound in ["minimum", "maximum"] {
+                if let Some(whole) = object.get(bound).and_then(Value::as_f64).filter(|value| value.fract() == 0.0) {
+                    object.insert(bound.into(), Value::from(whole as i64));
+                }
             }
             object.retain(|name, value| !(name == "categories" || name == "shortNames") || value.as_array().is_none_or(|list| !list.is_empty()));
             object.values_mut().for_each(tidy);
@@ -73,13 +129,10 @@ fn tidy(value: &mut Value) {
 
 /// The chart's copy: templates would read `{{` in a description as theirs.
 fn chart_template(yaml: &str) -> String {
-    let escaped = yaml.replace("{{", "{{ \"{{\" }}");
-    let keep = "  annotations:\n    {{- if .Values.crds.keep }}\n    helm.sh/resource-policy: keep\n    {{- end }}\n";
-    let body = match escaped.split_once("metadata:\n") {
-        Some((head, rest)) => format!("{head}metadata:\n{}{rest}", keep.replace("  annotations:\n    {{- if .Values.crds.keep }}\n", "  {{- if .Values.crds.keep }}\n  annotations:\n").replace("    {{- end }}", "  {{- end }}")),
-        None => escaped,
-    };
-    format!("{{{{- /* {MADE_BY} */ -}}}}\n{{{{- if .Values.crds.enabled }}}}\n{body}{{{{- end }}}}\n")
+    const METADATA: &str = "\nmetadata:\n";
+    const KEEP: &str = "  {{- if .Values.crds.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\n";
+    let escaped = yaml.replace("{{", "{{ \"{{\" }}").replacen(METADATA, &format!("{METADATA}{KEEP}"), 1);
+    format!("{{{{- /* {MADE_BY} */ -}}}}\n{{{{- if .Values.crds.enabled }}}}\n{escaped}{{{{- end }}}}\n")
 }
 
 /// The definition of a kind for Kustomize's `openapi` field: without it a patch replaces a whole list, with it the list's

@@ -123,7 +123,7 @@ fn pod_failure_policy() -> PodFailurePolicy {
                 action: "Ignore".into(),
                 on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
                     type_: "DisruptionTarget".into(),
-                    status: Some("True".into()),
+                    status: "True".into(),
                 }]),
                 on_exit_codes: None,
             },

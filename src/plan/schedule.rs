@@ -8,6 +8,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use report_api::cron::Schedule;
+use report_api::interval::job_of_tick;
 use report_api::status::ScheduleEpoch;
 
 use super::{Plan, Scene, Write};
@@ -18,6 +19,10 @@ use crate::observe::view::time;
 const CONFIG_MAPS_KEPT: usize = 3;
 /// How long any ConfigMap stays: a Job that was made a moment ago may not be seen yet.
 const CONFIG_MAP_AGE: SignedDuration = SignedDuration::from_hours(1);
+
+/// How long after a tick its Job may come before someone looks for it: the CronJob controller is a second or two late.
+/// Where it is minutes late, because thousands are due at once, the look finds nothing and does no harm.
+pub const TICK_DELAY: SignedDuration = SignedDuration::from_secs(20);
 
 /// Since when the schedule is as it is; None without a schedule. It lives in the pipeline's status and changes when the
 /// schedule, the time zone or its suspension does.
@@ -111,4 +116,19 @@ fn last_tick(scene: &Scene, resolved: &Resolved) -> Option<Timestamp> {
 pub fn next_tick(scene: &Scene) -> Option<Timestamp> {
     let schedule: &Schedule = scene.resolved.as_ref().ok()?.checked.schedule.as_ref()?;
     if scene.is_suspended() { None } else { schedule.next_after(scene.now) }
+}
+
+/// The name of the tick that should have been run by now and was not. Its Job's name may be somebody else's: then the
+/// controller goes on with no tick at all, and says nothing.
+pub fn tick_missed(scene: &Scene) -> Option<String> {
+    let (resolved, cron_job) = (scene.resolved.as_ref().ok()?, scene.cron_job?);
+    let tick = resolved.checked.schedule.as_ref()?.latest_at_or_before(scene.now)?;
+    let due = !scene.is_suspended()
+        && !cron_job.suspended
+        && scene.now.duration_since(tick) >= TICK_DELAY
+        && tick > cron_job.meta.created
+        && cron_job.last_schedule.is_none_or(|last| last < tick)
+        && scene.pipeline.status.schedule_epoch.as_ref().is_none_or(|epoch| epoch.since.0 <= tick);
+    let busy = scene.jobs.values().any(|own| own.scheduled && own.job.is_active());
+    (due && !busy).then(|| job_of_tick(&scene.pipeline.meta.name, tick)).filter(|name| !scene.jobs.contains_key(name.as_str()))
 }

@@ -3,19 +3,15 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use report_api::interval::tick_of_job;
 use report_api::problem::Problem;
 use report_api::status::{ReportPipelineStatus, RunState, RunSummary, STATUS_RUNS_MAX, ScheduleEpoch, condition};
 
 use super::outcome::{MESSAGE_BYTES_MAX, Words};
 use super::run::Known;
-use super::schedule::next_tick;
+use super::schedule::{TICK_DELAY, next_tick};
 use super::{Note, Plan, Scene, Taken, Write};
 use crate::observe::view::time;
 
-/// How long after a tick its Job may come before someone looks for it: the CronJob controller is a second or two late,
-/// and minutes when thousands are due at once.
-pub const TICK_DELAY: SignedDuration = SignedDuration::from_secs(30);
 /// How soon to look again for a name that someone else holds: nothing watches other people's objects.
 const TAKEN_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// Problems that are spelt out in a condition's message.
@@ -249,20 +245,4 @@ fn notes(before: &[Condition], now: &[Condition]) -> Vec<Note> {
         notes.push(note(true, "DataStale", &is.message));
     }
     notes
-}
-
-/// The last tick that has passed long enough ago for its Job to be there, if it is not: someone else may hold its name.
-pub fn tick_missed(scene: &Scene) -> Option<(String, Timestamp)> {
-    let (resolved, cron_job) = (scene.resolved.as_ref().ok()?, scene.cron_job?);
-    let tick = resolved.checked.schedule.as_ref()?.latest_at_or_before(scene.now)?;
-    let name = report_api::interval::job_of_tick(&scene.pipeline.meta.name, tick);
-    let due = !scene.is_suspended()
-        && !cron_job.suspended
-        && scene.now.duration_since(tick) >= TICK_DELAY
-        && tick > cron_job.meta.created
-        && cron_job.last_schedule.is_none_or(|last| last < tick)
-        && scene.pipeline.status.schedule_epoch.as_ref().is_none_or(|epoch| epoch.since.0 <= tick);
-    let there = scene.jobs.contains_key(name.as_str()) || scene.jobs.values().any(|own| own.scheduled && own.job.is_active());
-    debug_assert_eq!(tick_of_job(&scene.pipeline.meta.name, &name), Some(tick));
-    (due && !there).then_some((name, tick))
 }

@@ -101,15 +101,13 @@ impl Objects {
             }
             match raw.as_bytes().first() {
                 Some(b'n') => rows.push(at, None, || place)?,
-                Some(b'"') => match raw.trim_matches('"') {
-                    // Without escapes, what is between the quotes is the text. An escaped quote has a backslash.
-                    text if !raw.contains('\\') => rows.push(at, Some(text), || place)?,
-                    _ => {
-                        let text: String = serde_json::from_str(raw)
-                            .map_err(|error| self.malformed(format!("{place}, column {}: {}", column.name, brief(&error))))?;
-                        rows.push(at, Some(&text), || place)?;
-                    }
-                },
+                // Without escapes, what is between the quotes is the text.
+                Some(b'"') if !raw.contains('\\') => rows.push(at, raw.get(1..raw.len() - 1), || place)?,
+                Some(b'"') => {
+                    let text: String = serde_json::from_str(raw)
+                        .map_err(|error| self.malformed(format!("{place}, column {}: {}", column.name, brief(&error))))?;
+                    rows.push(at, Some(&text), || place)?;
+                }
                 Some(b'{' | b'[') if column.type_ != ColumnType::String => {
                     let (name, kind, type_) = (&column.name, kind(raw).unwrap_or("a value"), column.type_);
                     let message = format!("{place}, column {name}: {kind} is not {type_}; make the column a string to keep it as JSON text");

@@ -23,7 +23,7 @@ pub(super) async fn fetch(file: &FileSource, source: &CheckedSource, env: &Env) 
     let read = tokio::task::spawn_blocking(move || digest(&path)).await;
     match read {
         Ok(Ok(input)) => Ok(input),
-        Ok(Err(error)) => Err(explain(error, file, source, env)),
+        Ok(Err(error)) => Err(explain(error, &file.path, source, &env.files)),
         Err(panic) => Err(RunError::new(Code::Internal, "reading a file ended early").caused_by(panic)),
     }
 }
@@ -49,12 +49,12 @@ fn digest(path: &Path) -> std::io::Result<RawInput> {
     Ok(RawInput { path: path.to_owned(), bytes, sha256: hexadecimal(&hash.finalize()) })
 }
 
-fn explain(error: std::io::Error, file: &FileSource, source: &CheckedSource, env: &Env) -> RunError {
+/// What a failed read of a path of the manifest means for the run.
+pub(super) fn explain(error: std::io::Error, path: &str, source: &CheckedSource, files: &Path) -> RunError {
     let field = format!("{}.file.path", source.field);
-    let path = &file.path;
     let start = match Path::new(path).is_absolute() {
         true => String::new(),
-        false => format!(" (a relative path starts at {})", env.files.display()),
+        false => format!(" (a relative path starts at {})", files.display()),
     };
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => {

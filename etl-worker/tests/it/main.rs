@@ -1,0 +1,5 @@
+//! The worker against real PostgreSQL, S3 and HTTP: the real binary in a fresh folder, then a look at what it left.
+//! `make test-worker` starts the services and runs this.
+
+mod harness;
+mod recovery;
