@@ -39,6 +39,8 @@ pub const PIPELINE_NAME_MAX: usize = 40;
         derive = "PartialEq",
         doc = "A ReportPipeline keeps reporting tables and lake files fresh: its sources are read on a schedule, shaped by SQL models, checked, and committed to all sinks or to none.",
         validation = kube::core::Rule::new("self.metadata.name.size() <= 40").message("metadata.name may have at most 40 characters: the names of its Jobs are made from it"),
+        validation = kube::core::Rule::new("!self.metadata.name.contains('.')").message("metadata.name may have no dots: write lower case letters, digits and dashes"),
+        validation = kube::core::Rule::new("!self.metadata.name.matches('-[0-9]{8,9}$')").message("metadata.name ends like the name of a scheduled Job: write fewer or more than 8 or 9 digits"),
         printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
         printcolumn(name = "Schedule", type_ = "string", json_path = ".spec.schedule"),
         printcolumn(name = "Last Run", type_ = "string", json_path = ".status.lastRun.state"),

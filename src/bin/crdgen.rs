@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         tidy(&mut crd);
+        explain_patterns(&mut crd)?;
         let file = format!("{name}.{}.yaml", report_api::GROUP);
         let yaml = serde_yaml::to_string(&crd)?;
         if yaml.len() > CRD_BYTES_MAX {
@@ -49,6 +50,47 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // In a folder of its own: `kubectl apply -f crds/` reads JSON files too.
     write(&out.join("kustomize/openapi.json"), &(serde_json::to_string_pretty(&json!({"definitions": openapi}))? + "\n"))?;
     Ok(())
+}
+
+/// What to write where a pattern does not match: the API server would show the pattern alone.
+const PATTERNS: [(&str, &str); 11] = [
+    (r"^[a-z_][a-z0-9_]*$", "write lower case letters, digits and underscores, with no digit first, such as daily_orders"),
+    (r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "write lower case letters, digits and dashes, with no dash at an end, such as best-year"),
+    (r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", "write the name of a Secret: lower case letters, digits, dashes and dots"),
+    (r"^[-._a-zA-Z0-9]+$", "write the key of a Secret: letters, digits, dashes, dots and underscores"),
+    (r"^[0-9]+(s|m|h|d)$", "write a whole number and one of s, m, h and d, such as 15m"),
+    (r"^[0-9]+(Ki|Mi|Gi|Ti)$", "write a whole number and one of Ki, Mi, Gi and Ti, such as 512Mi"),
+    (r"^https?://", "write an address that begins with http:// or https://"),
+    (r"^(s3|file)://.+", "write s3://bucket/prefix or file:///absolute/folder"),
+    (r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", "write the name of a header, such as User-Agent"),
+    (r"^([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*$", "write schema.table or table: letters, digits and underscores"),
+    (r"^[A-Za-z_][A-Za-z0-9_]*$", "write letters, digits and underscores, with no digit first"),
+];
+
+/// Turns the patterns of text into rules with a message. Those of columns stay: there may be 128,000 of them, and rules
+/// have a budget.
+fn explain_patterns(value: &mut Value) -> Result<(), String> {
+    match value {
+        Value::Object(object) => {
+            if object.get("type").is_some_and(|kind| kind == "string")
+                && let Some(Value::String(pattern)) = object.remove("pattern")
+            {
+                let known = PATTERNS.iter().find(|(known, _)| *known == pattern);
+                let (_, message) = known.ok_or_else(|| format!("say in PATTERNS what to write where {pattern} does not match"))?;
+                let rule = json!({"rule": format!("self.matches(r\"{pattern}\")"), "message": message});
+                let rules = object.entry("x-kubernetes-validations").or_insert(json!([]));
+                rules.as_array_mut().expect("rules are a list").push(rule);
+            }
+            for (name, value) in object.iter_mut() {
+                if name != "columns" {
+                    explain_patterns(value)?;
+                }
+            }
+            Ok(())
+        }
+        Value::Array(list) => list.iter_mut().try_for_each(explain_patterns),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Box<dyn std::error::Error>> {
