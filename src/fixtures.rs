@@ -112,7 +112,7 @@ pub(crate) fn exited(code: u8) -> PodIs {
 pub(crate) struct Scenario {
     pub(crate) observed: Observed,
     pub(crate) settings: Settings,
-    next_version: u64,
+    pub(crate) next_version: u64,
 }
 
 /// A pipeline that the operator has not seen yet, of 2027-03-01.

@@ -100,11 +100,4 @@ mod tests {
         health.leads();
         assert!(!health.is_ready());
     }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_event_loop_that_beats_is_alive() {
-        let health = Health::start(Arc::default(), Arc::default());
-        tokio::time::sleep(Duration::from_secs(120)).await;
-        assert!(health.is_alive());
-    }
 }

@@ -1125,3 +1125,19 @@ fn volumes_stay_off_the_node_and_off_the_operators_own() {
         );
     }
 }
+
+#[test]
+fn the_examples_have_no_problem() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let mut read = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let file = entry.unwrap().path().join("pipeline.yaml");
+        let Ok(text) = std::fs::read_to_string(&file) else {
+            continue;
+        };
+        read += 1;
+        let problems = named(serde_yaml::from_str(&text).unwrap()).err();
+        assert_eq!(problems, None, "{}", file.display());
+    }
+    assert!(read > 0, "no example in {folder}");
+}

@@ -11,11 +11,11 @@ use csv::{ByteRecord, ReaderBuilder};
 use report_api::checked::{CheckedColumn, CheckedSource, CsvFormat};
 use report_api::format::Encoding;
 
+use super::Decoder;
 use super::input::{self, BUFFER_BYTES, Budget};
 use super::names;
 use super::rows::{Place, Records, Rows, decoder};
 use super::text::{self, decode};
-use super::Decoder;
 use crate::error::{Code, Result, RunError};
 use crate::source::RawInput;
 

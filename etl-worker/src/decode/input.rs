@@ -70,7 +70,8 @@ pub(super) fn open(input: &RawInput, source: &CheckedSource) -> Result<(Reader, 
     };
     let start = start(&mut inner, source)?;
     let budget = Budget(Arc::new((AtomicU64::new(RECORD_BYTES_MAX), AtomicBool::new(false))));
-    let reader = Reader { inner: Box::new(Cursor::new(start).chain(inner)), left: DECODED_BYTES_MAX, budget: budget.clone() };
+    let reader =
+        Reader { inner: Box::new(Cursor::new(start).chain(inner)), left: DECODED_BYTES_MAX, budget: budget.clone() };
     Ok((reader, budget))
 }
 
@@ -143,7 +144,9 @@ impl std::error::Error for Stop {}
 pub(super) fn explain(error: IoError, source: &CheckedSource) -> RunError {
     let stop = error.get_ref().and_then(|error| error.downcast_ref::<Stop>()).copied();
     match (stop, error.kind()) {
-        (Some(Stop::Unwanted), _) => RunError::new(Code::Internal, "the input was read on after its end").caused_by(error),
+        (Some(Stop::Unwanted), _) => {
+            RunError::new(Code::Internal, "the input was read on after its end").caused_by(error)
+        }
         (Some(Stop::InputTooLong), _) => RunError::at(
             Code::InputTooLarge,
             &source.field,

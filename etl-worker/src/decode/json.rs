@@ -32,7 +32,8 @@ type Chunk = Result<Option<Vec<Box<RawValue>>>>;
 pub(super) fn open(input: &RawInput, source: &CheckedSource, path: &[String]) -> Result<Decoder> {
     let (reader, budget) = input::open(input, source)?;
     let (sender, receiver) = sync_channel(0);
-    let walk = Walk { source: source.clone(), sender, chunk: Vec::new(), bytes: 0, budget: budget.clone(), failure: None };
+    let walk =
+        Walk { source: source.clone(), sender, chunk: Vec::new(), bytes: 0, budget: budget.clone(), failure: None };
     let path = path.to_vec();
     std::thread::Builder::new()
         .name(format!("json {}", source.name))
@@ -157,7 +158,10 @@ impl Step<'_> {
     fn no_array<E: serde::de::Error>(&mut self, keys: &[&str]) -> E {
         let (here, whole) = (self.at(self.depth), self.at(self.path.len()));
         let example = keys.first().map_or_else(String::new, |key| format!(", such as {here}.{key}"));
-        self.fail(format!("{whole} is an object with the keys {}, not an array; name the array of rows{example}", names::list(keys)))
+        self.fail(format!(
+            "{whole} is an object with the keys {}, not an array; name the array of rows{example}",
+            names::list(keys)
+        ))
     }
 }
 

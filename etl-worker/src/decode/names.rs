@@ -55,7 +55,8 @@ pub(super) fn ambiguous(column: &CheckedColumn, one: &str, other: &str) -> RunEr
 /// A required column that is not there.
 fn missing(column: &CheckedColumn, names: &[&str]) -> RunError {
     let wanted = column.from.as_deref().unwrap_or(&column.name);
-    let like = near(wanted, names.iter().copied()).map_or_else(String::new, |name| format!(" (did you mean {}?)", quoted(name)));
+    let like = near(wanted, names.iter().copied())
+        .map_or_else(String::new, |name| format!(" (did you mean {}?)", quoted(name)));
     let message = format!(
         "the input has no column {}; it has {}{}{like}; correct the name or from, or set required: false",
         quoted(wanted),
@@ -109,7 +110,9 @@ mod tests {
             (
                 &["year:int32"],
                 &["year", "Year"],
-                Err(r#"spec.sources[0].columns[0]: the input's "year" and "Year" both are the column year; choose one with from"#),
+                Err(
+                    r#"spec.sources[0].columns[0]: the input's "year" and "Year" both are the column year; choose one with from"#,
+                ),
             ),
             (
                 &["a:string"],
@@ -119,12 +122,16 @@ mod tests {
             (
                 &["x:string", "period!:string"],
                 &["x", "perod"],
-                Err(r#"spec.sources[0].columns[1]: the input has no column "period"; it has "x", "perod" (did you mean "perod"?); correct the name or from, or set required: false"#),
+                Err(
+                    r#"spec.sources[0].columns[1]: the input has no column "period"; it has "x", "perod" (did you mean "perod"?); correct the name or from, or set required: false"#,
+                ),
             ),
             (
                 &["year:string from Year", "a:string"],
                 &["year;a"],
-                Err(r#"spec.sources[0].columns: the input has none of the columns; it has "year;a" (is the delimiter ";"?); correct the columns' names or from"#),
+                Err(
+                    r#"spec.sources[0].columns: the input has none of the columns; it has "year;a" (is the delimiter ";"?); correct the columns' names or from"#,
+                ),
             ),
         ] {
             let got = find(&columns(contract), names, "spec.sources[0]").map_err(|error| error.to_string());

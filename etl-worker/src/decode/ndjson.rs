@@ -52,7 +52,8 @@ impl Records for Lines {
         let number = self.number;
         let line = std::str::from_utf8(&self.line).map_err(|error| {
             let offset = error.valid_up_to();
-            let text = format!("line {number}: the byte at offset {offset} is not utf-8; have the input written in utf-8");
+            let text =
+                format!("line {number}: the byte at offset {offset} is not utf-8; have the input written in utf-8");
             RunError::at(Code::EncodingInvalid, &self.objects.source.field, text)
         })?;
         self.objects.read(line, Place::Line(number), rows)?;

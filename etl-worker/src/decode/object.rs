@@ -104,13 +104,16 @@ impl Objects {
                 // Without escapes, what is between the quotes is the text.
                 Some(b'"') if !raw.contains('\\') => rows.push(at, raw.get(1..raw.len() - 1), || place)?,
                 Some(b'"') => {
-                    let text: String = serde_json::from_str(raw)
-                        .map_err(|error| self.malformed(format!("{place}, column {}: {}", column.name, brief(&error))))?;
+                    let text: String = serde_json::from_str(raw).map_err(|error| {
+                        self.malformed(format!("{place}, column {}: {}", column.name, brief(&error)))
+                    })?;
                     rows.push(at, Some(&text), || place)?;
                 }
                 Some(b'{' | b'[') if column.type_ != ColumnType::String => {
                     let (name, kind, type_) = (&column.name, kind(raw).unwrap_or("a value"), column.type_);
-                    let message = format!("{place}, column {name}: {kind} is not {type_}; make the column a string to keep it as JSON text");
+                    let message = format!(
+                        "{place}, column {name}: {kind} is not {type_}; make the column a string to keep it as JSON text"
+                    );
                     return Err(RunError::at(Code::ValueInvalid, &column.field, message));
                 }
                 _ => rows.push(at, Some(raw), || place)?,

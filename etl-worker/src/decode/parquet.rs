@@ -48,7 +48,15 @@ pub(super) fn open(input: &RawInput, source: &CheckedSource) -> Result<Decoder> 
     let rows = batch_rows(&builder, &mask);
     let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(|error| broken(source, error))?;
     let schema = schema(&columns);
-    let batches = Batches { source: source.clone(), schema: Arc::clone(&schema), places: places(&roots), columns, reader, row: 0, done: false };
+    let batches = Batches {
+        source: source.clone(),
+        schema: Arc::clone(&schema),
+        places: places(&roots),
+        columns,
+        reader,
+        row: 0,
+        done: false,
+    };
     Ok(Decoder { schema, batches: Box::new(batches) })
 }
 
@@ -71,7 +79,8 @@ impl Iterator for Batches {
         if self.done {
             return None;
         }
-        let batch = self.reader.next()?.map_err(|error| broken(&self.source, error)).and_then(|batch| self.convert(&batch));
+        let batch =
+            self.reader.next()?.map_err(|error| broken(&self.source, error)).and_then(|batch| self.convert(&batch));
         self.done = batch.is_err();
         Some(batch)
     }
@@ -123,14 +132,19 @@ fn own_columns(fields: &Fields, source: &CheckedSource) -> Result<Vec<CheckedCol
         }
         if let Some(other) = columns.iter().find(|column| column.name == name) {
             let (one, two) = (other.from.as_deref().unwrap_or_default(), field.name());
-            return Err(malformed(format!("the columns {one:?} and {two:?} both become {name}; name them under columns, with from")));
+            return Err(malformed(format!(
+                "the columns {one:?} and {two:?} both become {name}; name them under columns, with from"
+            )));
         }
         let type_ = own_type(field.data_type()).ok_or_else(|| {
             let (name, type_) = (field.name(), field.data_type());
             RunError::at(
                 Code::TypeUnsupported,
                 &source.field,
-                format!("the column {name:?} has the type {type_}{}, or list the columns to read without it", remedy(type_)),
+                format!(
+                    "the column {name:?} has the type {type_}{}, or list the columns to read without it",
+                    remedy(type_)
+                ),
             )
         })?;
         columns.push(CheckedColumn {
@@ -241,9 +255,7 @@ fn decimal(type_: &DataType) -> Option<(u8, i8)> {
 
 fn remedy(type_: &DataType) -> &'static str {
     match type_ {
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-            ", finer than a microsecond; have it written in microseconds"
-        }
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => ", finer than a microsecond; have it written in microseconds",
         _ => ", which no column can have; have it written as another type",
     }
 }

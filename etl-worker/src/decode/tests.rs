@@ -22,7 +22,8 @@ pub(super) const CSV: CsvFormat =
 pub(super) fn columns(texts: &[&str]) -> Vec<CheckedColumn> {
     let column = |(index, text): (usize, &&str)| {
         let (name, rest) = text.split_once(':').unwrap();
-        let (type_, from) = rest.split_once(" from ").map_or((rest, None), |(type_, from)| (type_, Some(from.to_owned())));
+        let (type_, from) =
+            rest.split_once(" from ").map_or((rest, None), |(type_, from)| (type_, Some(from.to_owned())));
         CheckedColumn {
             field: format!("spec.sources[0].columns[{index}]"),
             name: name.trim_end_matches('!').to_owned(),
@@ -63,7 +64,8 @@ fn rows(bytes: &[u8], source: &CheckedSource) -> Result<String> {
     let options = FormatOptions::new().with_null("∅");
     let mut rows = Vec::new();
     for batch in batches(bytes, source)? {
-        let cells: Vec<_> = batch.columns().iter().map(|array| ArrayFormatter::try_new(array, &options).unwrap()).collect();
+        let cells: Vec<_> =
+            batch.columns().iter().map(|array| ArrayFormatter::try_new(array, &options).unwrap()).collect();
         for row in 0..batch.num_rows() {
             rows.push(cells.iter().map(|cell| cell.value(row).to_string()).collect::<Vec<_>>().join("|"));
         }
@@ -106,8 +108,16 @@ fn csv_reads_what_people_write() {
         (ab, b"a,c\nx,1\n", "x|∅"),
         (ab, b",,a,b\nq,q,x,1\n", "x|1"),
         (&["code:string"], b"code\n02\n", "02"),
-        (&["v:decimal(18,3)", "d:date", "t:timestamptz"], b"v,d,t\n-1.5,2024-02-29,2024-02-29T01:00:00+01:00\n", "-1.500|2024-02-29|2024-02-29T00:00:00Z"),
-        (&["f:float64", "ok:boolean", "t:timestamp"], b"f,ok,t\n0.1,yes,2024-02-29 12:30\n", "0.1|true|2024-02-29T12:30:00"),
+        (
+            &["v:decimal(18,3)", "d:date", "t:timestamptz"],
+            b"v,d,t\n-1.5,2024-02-29,2024-02-29T01:00:00+01:00\n",
+            "-1.500|2024-02-29|2024-02-29T00:00:00Z",
+        ),
+        (
+            &["f:float64", "ok:boolean", "t:timestamp"],
+            b"f,ok,t\n0.1,yes,2024-02-29 12:30\n",
+            "0.1|true|2024-02-29T12:30:00",
+        ),
         (&["p:string from Ñandú"], "Ñandú\nCórdoba\n".as_bytes(), "Córdoba"),
     ] {
         check(FormatKind::Csv(CSV), contract, bytes, Ok(want));
@@ -126,7 +136,13 @@ fn csv_follows_its_options() {
     for (format, bytes, want) in [
         (tab, &b"a       \t   b\r\nx y  \t  1\r\n   \t\r\n"[..], Ok("x y|1 ∅|∅")),
         (CSV, b" a , b \n x ,1\n", Ok(" x |1")),
-        (CSV, b"a,b\nx, 1\n", Err("spec.sources[0].columns[1]: line 2, column b: \" 1\" is not int32; correct the input, or make the column a string and cast it in a model")),
+        (
+            CSV,
+            b"a,b\nx, 1\n",
+            Err(
+                "spec.sources[0].columns[1]: line 2, column b: \" 1\" is not int32; correct the input, or make the column a string and cast it in a model",
+            ),
+        ),
         (plain, b"a,b\n\"x,1\n", Ok("\"x|1")),
         (single, b"a,b\n'x,y',1\n", Ok("x,y|1")),
         (ordered, b"x,1\ny,2\n", Ok("x|1 y|2")),
@@ -134,7 +150,13 @@ fn csv_follows_its_options() {
         (ordered, b"x,1,2\n", Err("spec.sources[0]: line 1 has 3 fields, the contract has 2;")),
         (latin_1, b"a,b\na\xf1o,1\n", Ok("año|1")),
         (windows, b"a,b\n \x80 ,1\n", Ok("€|1")),
-        (windows, b"a,b\nx\x81,1\n", Err("spec.sources[0].columns[0]: line 2, column a: byte 0x81 at offset 1 of the field is not windows-1252;")),
+        (
+            windows,
+            b"a,b\nx\x81,1\n",
+            Err(
+                "spec.sources[0].columns[0]: line 2, column a: byte 0x81 at offset 1 of the field is not windows-1252;",
+            ),
+        ),
     ] {
         check(FormatKind::Csv(format), ab, bytes, want);
     }
@@ -146,12 +168,18 @@ fn csv_errors_say_where() {
     for (bytes, want) in [
         (&b""[..], "spec.sources[0]: the input is empty; its first line should name the columns"),
         (b"\n\n", "spec.sources[0]: the input is empty"),
-        (b"a,value\nx,1\ny,\"12,x\"\n", "spec.sources[0].columns[1]: line 3, column value: \"12,x\" is not decimal(18,3); correct"),
+        (
+            b"a,value\nx,1\ny,\"12,x\"\n",
+            "spec.sources[0].columns[1]: line 3, column value: \"12,x\" is not decimal(18,3); correct",
+        ),
         (b"a,value\r\nx,1\r\ny,no\r\n", "spec.sources[0].columns[1]: line 3, column value: \"no\""),
         (b"a,value\n\"x\ny\n\",1\n\n\nz,no\n", "spec.sources[0].columns[1]: line 7, column value: \"no\""),
         (b"a,value\r\n\"x\r\ny\",no\r\n", "spec.sources[0].columns[1]: line 2, column value: \"no\""),
         (b"a,value\r\nx,no", "spec.sources[0].columns[1]: line 2, column value: \"no\""),
-        (b"a,value\nx,1.2345\n", "spec.sources[0].columns[1]: line 2, column value: \"1.2345\" is not decimal(18,3), it has more digits after the point;"),
+        (
+            b"a,value\nx,1.2345\n",
+            "spec.sources[0].columns[1]: line 2, column value: \"1.2345\" is not decimal(18,3), it has more digits after the point;",
+        ),
         (b"a,value\n,1\n", "spec.sources[0].columns[0]: line 2, column a: NULL in a required column;"),
         (b"a,value\nx,1\ny\n", "spec.sources[0]: line 3 has 1 field, the header has 2;"),
         (b"a,value\nx,1,2\n", "spec.sources[0]: line 2 has 3 fields, the header has 2;"),
@@ -160,7 +188,10 @@ fn csv_errors_say_where() {
         (b"a,value\nx,\"", "spec.sources[0]: line 2: a quote is opened that is never closed;"),
         (b"\"a,value\nx,1\n", "spec.sources[0]: line 1: a quote is opened that is never closed;"),
         (b"b,value\nx,1\n", "spec.sources[0].columns[0]: the input has no column \"a\"; it has \"b\", \"value\""),
-        (b"a,value\nm\xf1,1\n", "spec.sources[0].columns[0]: line 2, column a: byte 0xf1 at offset 1 of the field is not utf-8;"),
+        (
+            b"a,value\nm\xf1,1\n",
+            "spec.sources[0].columns[0]: line 2, column a: byte 0xf1 at offset 1 of the field is not utf-8;",
+        ),
         (b"a,value,m\xf1\n", "spec.sources[0]: the header is not utf-8;"),
         (b"\xff\xfea\0,\0", "spec.sources[0]: the input is in UTF-16;"),
     ] {
@@ -213,7 +244,11 @@ fn json_finds_its_rows() {
         ("data", r#"{"source": [{"a": {}}], "data": [{"year": 1}], "after": [[]]}"#, "1|∅|∅"),
         ("result.rows", r#"{"result": {"rows": [{"year": 1}, {"year": 2}]}}"#, "1|∅|∅ 2|∅|∅"),
         ("", r#"[{"year": 1, "name": "a\"\\\u00f1\n"}]"#, "1|∅|a\"\\ñ\n"),
-        ("", r#"[{"year": 1, "name": {"k": [1, "x"]}}, {"year": 2, "name": true}]"#, "1|∅|{\"k\": [1, \"x\"]} 2|∅|true"),
+        (
+            "",
+            r#"[{"year": 1, "name": {"k": [1, "x"]}}, {"year": 2, "name": true}]"#,
+            "1|∅|{\"k\": [1, \"x\"]} 2|∅|true",
+        ),
         ("", r#"[{"year": 1, "name": 1.50}]"#, "1|∅|1.50"),
         ("", "\u{feff}[]", ""),
         ("data", r#"{"data": []}"#, ""),
@@ -231,23 +266,55 @@ fn json_errors_say_where() {
     for (path, text, want) in [
         ("", "", "spec.sources[0]: the document is cut off"),
         ("", "[{\"year\": 1},", "spec.sources[0]: the document is cut off"),
-        ("", "[{\"year\": 1}] x", "spec.sources[0]: the document is not as it should be: trailing characters at line 1 column 15"),
-        ("", "[{\"year\" 1}]", "spec.sources[0]: the document is not as it should be: expected `:` at line 1 column 10"),
+        (
+            "",
+            "[{\"year\": 1}] x",
+            "spec.sources[0]: the document is not as it should be: trailing characters at line 1 column 15",
+        ),
+        (
+            "",
+            "[{\"year\" 1}]",
+            "spec.sources[0]: the document is not as it should be: expected `:` at line 1 column 10",
+        ),
         ("", "<html>", "spec.sources[0]: the document is not as it should be: expected value at line 1 column 1"),
-        ("", "7", "spec.sources[0]: the document is not as it should be: invalid type: integer `7`, expected an array of rows at $"),
-        ("", r#"{"data": [], "n": 1}"#, r#"spec.sources[0].format.json.rows: $ is an object with the keys "data", "n", not an array; name the array of rows, such as $.data"#),
-        ("data.rows", r#"{"data": {"values": []}}"#, r#"spec.sources[0].format.json.rows: $.data.rows is not in the document; $.data has the keys "values"; correct the path"#),
-        ("data", "[]", "spec.sources[0].format.json.rows: $ is an array, it has no key data; name the array of rows, such as $"),
+        (
+            "",
+            "7",
+            "spec.sources[0]: the document is not as it should be: invalid type: integer `7`, expected an array of rows at $",
+        ),
+        (
+            "",
+            r#"{"data": [], "n": 1}"#,
+            r#"spec.sources[0].format.json.rows: $ is an object with the keys "data", "n", not an array; name the array of rows, such as $.data"#,
+        ),
+        (
+            "data.rows",
+            r#"{"data": {"values": []}}"#,
+            r#"spec.sources[0].format.json.rows: $.data.rows is not in the document; $.data has the keys "values"; correct the path"#,
+        ),
+        (
+            "data",
+            "[]",
+            "spec.sources[0].format.json.rows: $ is an array, it has no key data; name the array of rows, such as $",
+        ),
         ("data", r#"{"data": [], "data": []}"#, "spec.sources[0].format.json.rows: $.data is in the document twice"),
         ("", "[{\"year\": 1}, 7]", "spec.sources[0]: row 2 is a number, it should be an object with a key per column"),
         ("", "[{\"year\": 1}, [1]]", "spec.sources[0]: row 2 is an array, it should"),
         ("", r#"[{"year": "x"}]"#, r#"spec.sources[0].columns[0]: row 1, column year: "x" is not int32;"#),
-        ("", r#"[{"year": 1.5}]"#, r#"spec.sources[0].columns[0]: row 1, column year: "1.5" is not int32, it has more digits after the point;"#),
+        (
+            "",
+            r#"[{"year": 1.5}]"#,
+            r#"spec.sources[0].columns[0]: row 1, column year: "1.5" is not int32, it has more digits after the point;"#,
+        ),
         ("", r#"[{"year": null}]"#, "spec.sources[0].columns[0]: row 1, column year: NULL in a required column;"),
         ("", r#"[{"name": "x"}]"#, "spec.sources[0].columns[0]: row 1, column year: NULL in a required column;"),
         ("", r#"[{"year": 1, "list": [1]}]"#, "spec.sources[0].columns[2]: row 1, column list: an array is not int32;"),
         ("", r#"[{"year": 1, "year": 2}]"#, r#"spec.sources[0].columns[0]: row 1: the input has two columns "year";"#),
-        ("", r#"[{"year": 1, "Year": 2}]"#, r#"spec.sources[0].columns[0]: row 1: the input's "year" and "Year" both are the column year;"#),
+        (
+            "",
+            r#"[{"year": 1, "Year": 2}]"#,
+            r#"spec.sources[0].columns[0]: row 1: the input's "year" and "Year" both are the column year;"#,
+        ),
         ("", r#"[{"year": 1, "name": "\ud800"}]"#, "spec.sources[0]: row 1, column name: "),
     ] {
         let path = path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
@@ -255,7 +322,12 @@ fn json_errors_say_where() {
     }
     let optional = &["year:int32"];
     let root = FormatKind::Json { path: vec![] };
-    check(root.clone(), optional, br#"[{"anno": 1}]"#, Err(r#"spec.sources[0].columns: the input has none of the columns; it has "anno";"#));
+    check(
+        root.clone(),
+        optional,
+        br#"[{"anno": 1}]"#,
+        Err(r#"spec.sources[0].columns: the input has none of the columns; it has "anno";"#),
+    );
     check(root, optional, b"[{\"year\": \"\xf1\"}]", Err("spec.sources[0]: the document is not utf-8;"));
 }
 
@@ -301,10 +373,16 @@ fn ndjson_is_an_object_per_line() {
         (b"\xef\xbb\xbf{\"a\": 1}\r\n\r\n  \n{\"a\": 2}\r\n", Ok("1|∅ 2|∅")),
         (b"", Ok("")),
         (b"{\"a\": 1}\n\n{\"a\": \"x\"}\n", Err("spec.sources[0].columns[0]: line 3, column a: \"x\" is not int32;")),
-        (b"{\"a\": 1}\n{\"a\": 2", Err("spec.sources[0]: line 2 is not JSON: EOF while parsing an object at character 7")),
+        (
+            b"{\"a\": 1}\n{\"a\": 2",
+            Err("spec.sources[0]: line 2 is not JSON: EOF while parsing an object at character 7"),
+        ),
         (b"{\"a\": 1} {\"a\": 2}\n", Err("spec.sources[0]: line 1 is not JSON: trailing characters at character 10")),
         (b"[1]\n", Err("spec.sources[0]: line 1 is an array, it should be an object")),
-        (b"{\"a\": 1}\n{\"a\": 1, \"b\": \"\xf1\"}\n", Err("spec.sources[0]: line 2: the byte at offset 15 is not utf-8;")),
+        (
+            b"{\"a\": 1}\n{\"a\": 1, \"b\": \"\xf1\"}\n",
+            Err("spec.sources[0]: line 2: the byte at offset 15 is not utf-8;"),
+        ),
     ] {
         check(FormatKind::NdJson, contract, bytes, want);
     }
@@ -344,8 +422,9 @@ mod parquet {
     use std::sync::Arc;
 
     use arrow::array::{
-        ArrayRef, BinaryArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array, LargeStringArray,
-        RecordBatch, StringArray, StringViewArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt64Array,
+        ArrayRef, BinaryArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array,
+        LargeStringArray, RecordBatch, StringArray, StringViewArray, TimestampMillisecondArray,
+        TimestampNanosecondArray, UInt64Array,
     };
     use arrow::datatypes::Int32Type;
     use parquet::arrow::ArrowWriter;
@@ -354,7 +433,8 @@ mod parquet {
     use super::{BATCH_ROWS_MAX, batches, check, gzip, source};
 
     fn file(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
-        let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)));
+        let batch =
+            RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)));
         let batch = batch.unwrap();
         let mut bytes = Vec::new();
         let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
@@ -397,12 +477,31 @@ mod parquet {
             (&["v:decimal(12,4)"], Ok("1.5000 0.0020")),
             (&["n:decimal(12,2)", "dict:string"], Ok("1.00|d 2.00|d")),
             (&["millis:timestamp"], Ok("1970-01-01T00:00:00 1970-01-01T00:00:00.001")),
-            (&["n:int16"], Err("spec.sources[0].columns[0]: column n: the file has it as Int32, which is not int16; declare it as int32")),
-            (&["v:decimal(10,2)"], Err("spec.sources[0].columns[0]: column v: the file has it as Decimal128(10, 3), which is not decimal(10,2); declare it as decimal(10,3)")),
-            (&["n:string"], Err("spec.sources[0].columns[0]: column n: the file has it as Int32, which is not string;")),
+            (
+                &["n:int16"],
+                Err(
+                    "spec.sources[0].columns[0]: column n: the file has it as Int32, which is not int16; declare it as int32",
+                ),
+            ),
+            (
+                &["v:decimal(10,2)"],
+                Err(
+                    "spec.sources[0].columns[0]: column v: the file has it as Decimal128(10, 3), which is not decimal(10,2); declare it as decimal(10,3)",
+                ),
+            ),
+            (
+                &["n:string"],
+                Err("spec.sources[0].columns[0]: column n: the file has it as Int32, which is not string;"),
+            ),
             (&["at:timestamp"], Err("spec.sources[0].columns[0]: column at: ")),
-            (&["series_id!:string"], Err("spec.sources[0].columns[0]: row 2, column series_id: NULL in a required column;")),
-            (&["m!:int32"], Err("spec.sources[0].columns[0]: the input has no column \"m\"; it has \"Series ID\", \"n\",")),
+            (
+                &["series_id!:string"],
+                Err("spec.sources[0].columns[0]: row 2, column series_id: NULL in a required column;"),
+            ),
+            (
+                &["m!:int32"],
+                Err("spec.sources[0].columns[0]: the input has no column \"m\"; it has \"Series ID\", \"n\","),
+            ),
             (&["m:int32"], Err("spec.sources[0].columns: the input has none of the columns;")),
         ] {
             check(FormatKind::Parquet, contract, &sample(), want);
@@ -418,8 +517,16 @@ mod parquet {
             ("A-B", Arc::new(Float64Array::from(vec![0.0]))),
         ]);
         for (contract, file, want) in [
-            (&[][..], &nanos, "spec.sources[0]: the column \"at\" has the type Timestamp(ns), finer than a microsecond;"),
-            (&["at:timestamp"], &nanos, "spec.sources[0].columns[0]: column at: the file has it as Timestamp(ns), which is not timestamp, finer than a microsecond; have it written in microseconds"),
+            (
+                &[][..],
+                &nanos,
+                "spec.sources[0]: the column \"at\" has the type Timestamp(ns), finer than a microsecond;",
+            ),
+            (
+                &["at:timestamp"],
+                &nanos,
+                "spec.sources[0].columns[0]: column at: the file has it as Timestamp(ns), which is not timestamp, finer than a microsecond; have it written in microseconds",
+            ),
             (&[], &bytes, "spec.sources[0]: the column \"b\" has the type Binary, which no column can have;"),
             (&[], &twice, "spec.sources[0]: the columns \"a b\" and \"A-B\" both become a_b;"),
         ] {
@@ -433,7 +540,12 @@ mod parquet {
         for bytes in [&b""[..], b"a,b\n", &sample[..sample.len() / 2]] {
             check(FormatKind::Parquet, &[], bytes, Err("spec.sources[0]: the input is not a whole Parquet file: "));
         }
-        check(FormatKind::Parquet, &[], &gzip(&sample), Err("spec.sources[0]: a Parquet file can't be read through gzip;"));
+        check(
+            FormatKind::Parquet,
+            &[],
+            &gzip(&sample),
+            Err("spec.sources[0]: a Parquet file can't be read through gzip;"),
+        );
     }
 
     #[test]

@@ -271,7 +271,8 @@ fn fraction(text: &[u8]) -> Result<(i64, &[u8]), Misfit> {
     if digits.iter().skip(6).any(|digit| *digit != b'0') {
         return Err(Misfit::Nanoseconds);
     }
-    let micros = (0..6).fold(0, |micros, index| micros * 10 + i64::from(digits.get(index).map_or(0, |digit| digit - b'0')));
+    let micros =
+        (0..6).fold(0, |micros, index| micros * 10 + i64::from(digits.get(index).map_or(0, |digit| digit - b'0')));
     Ok((micros, rest))
 }
 

@@ -66,7 +66,9 @@ pub(super) fn explain(error: std::io::Error, path: &str, source: &CheckedSource,
         ErrorKind::PermissionDenied => RunError::at(
             Code::PermissionDenied,
             field,
-            format!("{path} may not be read{start}; give the worker's user the right to read it and to pass its folders"),
+            format!(
+                "{path} may not be read{start}; give the worker's user the right to read it and to pass its folders"
+            ),
         ),
         _ => RunError::at(Code::SourceUnreachable, field, format!("can't read {path}{start}")).caused_by(error),
     }

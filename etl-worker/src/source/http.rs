@@ -17,7 +17,9 @@ use backon::{ExponentialBuilder, Retryable};
 use report_api::checked::CheckedSource;
 use report_api::connection::SecretKey;
 use report_api::source::HttpSource;
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use reqwest::{Client, Response, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWriteExt, BufWriter};
@@ -86,11 +88,8 @@ pub(super) async fn fetch_with(
         .when(|failure| matches!(failure, Failure::Passing { .. }))
         .adjust(|failure, pause| pause.map(|pause| failure.retry_after().unwrap_or(pause)))
         .notify(|failure, pause| {
-            let text = format!(
-                "{failure}; attempt {} of {ATTEMPTS_MAX} in {:.1} s",
-                attempts.get() + 1,
-                pause.as_secs_f32()
-            );
+            let text =
+                format!("{failure}; attempt {} of {ATTEMPTS_MAX} in {:.1} s", attempts.get() + 1, pause.as_secs_f32());
             env.progress.step("extract", &format!("source {}", source.name), &text);
         })
         .await
@@ -263,7 +262,8 @@ impl<'a> Fetch<'a> {
     /// A status that may be another one next time. `Retry-After` is a number of seconds or a date (RFC 9110, 10.2.3).
     fn passing_status(&self, response: &Response) -> Failure {
         let wanted = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|text| {
-            let date = || jiff::fmt::rfc2822::parse(text).ok()?.timestamp().duration_since(self.env.now()).try_into().ok();
+            let date =
+                || jiff::fmt::rfc2822::parse(text).ok()?.timestamp().duration_since(self.env.now()).try_into().ok();
             text.trim().parse().ok().map(Duration::from_secs).or_else(date)
         });
         Failure::Passing {
@@ -328,7 +328,10 @@ fn headers(http: &HttpSource, source: &CheckedSource, env: &Env) -> Result<(Head
         if let Some(from) = &header.value_from {
             let key = SecretKey::from(&from.secret_key_ref);
             let mut value = HeaderValue::from_str(env.secret(&key, &field("valueFrom"))?).map_err(|_| {
-                let text = format!("the key {} of the Secret {} can't be a header: it holds a line break or another control character", key.key, key.name);
+                let text = format!(
+                    "the key {} of the Secret {} can't be a header: it holds a line break or another control character",
+                    key.key, key.name
+                );
                 RunError::at(Code::SecretInvalid, field("valueFrom"), text)
             })?;
             value.set_sensitive(true);

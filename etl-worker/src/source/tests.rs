@@ -44,7 +44,8 @@ async fn http_gives_the_bytes_as_served_with_their_digest() {
 async fn http_sends_headers_and_looks_secrets_up() {
     let seen = Arc::new(Mutex::new(HeaderMap::new()));
     let keep = Arc::clone(&seen);
-    let mut test = Test::new(Router::new().route("/", get(async move |headers: HeaderMap| *keep.lock().unwrap() = headers))).await;
+    let mut test =
+        Test::new(Router::new().route("/", get(async move |headers: HeaderMap| *keep.lock().unwrap() = headers))).await;
     test.fetch("/").await.unwrap();
     assert_eq!(seen.lock().unwrap()["user-agent"], concat!("report-operator/", env!("CARGO_PKG_VERSION")));
     assert!(!seen.lock().unwrap().contains_key("accept-encoding"));
@@ -248,7 +249,8 @@ async fn http_keeps_secrets_from_another_host_that_it_is_sent_to() {
     .await;
     let target = format!("{}/there", other.origin);
     let mut test = Test::new(Router::new().route("/", get(async move || Redirect::temporary(&target)))).await;
-    test.http.headers = vec![secret("X-Api-Key", "bls", "email"), plain("Authorization", "Bearer x"), plain("X-Plain", "y")];
+    test.http.headers =
+        vec![secret("X-Api-Key", "bls", "email"), plain("Authorization", "Bearer x"), plain("X-Plain", "y")];
     test.fetch("/").await.unwrap();
     let seen = seen.lock().unwrap();
     assert!(!seen.contains_key("x-api-key") && !seen.contains_key("authorization"), "{seen:?}");
@@ -271,9 +273,17 @@ async fn file_errors_name_the_path() {
     std::fs::create_dir(test.files.path().join("folder")).unwrap();
     let files = test.files.path().display();
     for (path, want) in [
-        ("gone.csv", format!("spec.sources[2].file.path: there is no file gone.csv (a relative path starts at {files})")),
+        (
+            "gone.csv",
+            format!("spec.sources[2].file.path: there is no file gone.csv (a relative path starts at {files})"),
+        ),
         ("/no/such/file", "spec.sources[2].file.path: there is no file /no/such/file".to_owned()),
-        ("folder", format!("spec.sources[2].file.path: folder is not a file (a relative path starts at {files}); name one file")),
+        (
+            "folder",
+            format!(
+                "spec.sources[2].file.path: folder is not a file (a relative path starts at {files}); name one file"
+            ),
+        ),
     ] {
         let error = test.file(path).await.unwrap_err();
         assert_eq!((error.code, error.to_string()), (Code::InputMissing, want));
@@ -284,7 +294,8 @@ async fn file_errors_name_the_path() {
 fn file_that_may_not_be_read_is_a_missing_right() {
     // A test that runs as root could read any file.
     let given = source(SourceKind::File(FileSource { path: "closed.csv".into() }));
-    let error = super::file::explain(std::io::ErrorKind::PermissionDenied.into(), "closed.csv", &given, Path::new("files"));
+    let error =
+        super::file::explain(std::io::ErrorKind::PermissionDenied.into(), "closed.csv", &given, Path::new("files"));
     assert_eq!(error.code, Code::PermissionDenied);
     let want = "spec.sources[2].file.path: closed.csv may not be read (a relative path starts at files); give";
     assert!(error.to_string().starts_with(want), "{error}");
