@@ -79,6 +79,7 @@ pub(crate) fn failed_job(reason: &str) -> JobView {
         config_map: None,
         started: Some(at("2027-03-01T03:00:01Z")),
         end: Some((end, at("2027-03-01T03:05:00Z"))),
+        ending: true,
         pods: (0, 0, 1),
     }
 }
@@ -219,6 +220,7 @@ impl Scenario {
             config_map: Some(format!("{pipeline}-{hash}")),
             spec_hash: Some(hash),
             started: Some(created),
+            ending: end.is_some(),
             end,
             pods,
         }));

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "crd", x_kube(validation = kube::core::Rule::new("has(self.from) != has(self.sql)").message("from: name the source or model that notNull, unique or rows is about; a sql check names its tables itself")))]
 pub struct Check {
     /// The name in results and messages.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
+    #[cfg_attr(
+        feature = "crd",
+        schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+    )]
     pub name: String,
     /// What the check is for, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]

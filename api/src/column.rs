@@ -25,7 +25,15 @@ pub struct Column {
     /// The type: string, boolean, int16, int32, int64, float32, float64, decimal(PRECISION,SCALE), date, timestamp
     /// (without a zone) or timestamptz. A value that is none ends the run; nothing is rounded or cut.
     #[serde(rename = "type")]
-    #[cfg_attr(feature = "crd", schemars(length(max = 32), regex(pattern = r"^(string|boolean|int16|int32|int64|float32|float64|date|timestamp|timestamptz|decimal\([0-9]{1,2}, ?[0-9]{1,2}\))$")))]
+    #[cfg_attr(
+        feature = "crd",
+        schemars(
+            length(max = 32),
+            regex(
+                pattern = r"^(string|boolean|int16|int32|int64|float32|float64|date|timestamp|timestamptz|decimal\([0-9]{1,2}, ?[0-9]{1,2}\))$"
+            )
+        )
+    )]
     pub type_: String,
     /// True when the column may hold no NULL, and must be there. A column that is not required and not there is NULL.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -75,7 +83,9 @@ impl ColumnType {
             let numbers: Vec<Option<u8>> = arguments.split(',').map(|number| number.trim().parse().ok()).collect();
             return match numbers[..] {
                 [Some(precision @ 1..=38), Some(scale)] if scale <= precision => Ok(Self::Decimal { precision, scale }),
-                _ => Err(format!("{text} is no decimal; write decimal(18,3): 1 to 38 digits in all, then those after the point")),
+                _ => Err(format!(
+                    "{text} is no decimal; write decimal(18,3): 1 to 38 digits in all, then those after the point"
+                )),
             };
         }
         match text {
@@ -143,7 +153,19 @@ mod tests {
 
     #[test]
     fn types_read_and_print_alike() {
-        for text in ["string", "boolean", "int16", "int32", "int64", "float32", "float64", "decimal(18,3)", "date", "timestamp", "timestamptz"] {
+        for text in [
+            "string",
+            "boolean",
+            "int16",
+            "int32",
+            "int64",
+            "float32",
+            "float64",
+            "decimal(18,3)",
+            "date",
+            "timestamp",
+            "timestamptz",
+        ] {
             assert_eq!(ColumnType::parse(text).unwrap().to_string(), text);
         }
         for text in ["decimal", "decimal(39,0)", "decimal(3,4)", "decimal(0,0)", "text", "Int32", "decimal(1,2,3)"] {

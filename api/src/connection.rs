@@ -18,7 +18,10 @@ pub struct Connection {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub struct SecretRef {
     /// The Secret's name.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")))]
+    #[cfg_attr(
+        feature = "crd",
+        schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
     pub name: String,
     /// The key in the Secret. Default: url.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,7 +44,10 @@ pub struct ValueFrom {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub struct SecretKeyRef {
     /// The Secret's name.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")))]
+    #[cfg_attr(
+        feature = "crd",
+        schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
     pub name: String,
     /// The key in the Secret.
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$")))]

@@ -4,7 +4,10 @@
 //! Nothing here reads a clock, a file or a network. The feature `crd` adds the Kubernetes resources and their status;
 //! without it the crate knows the manifest only, and links no Kubernetes crate.
 
-#![cfg_attr(feature = "crd", allow(unreachable_pub, reason = "kube's KubeSchema repeats each struct inside a function"))]
+#![cfg_attr(
+    feature = "crd",
+    allow(unreachable_pub, reason = "kube's KubeSchema repeats each struct inside a function")
+)]
 #![cfg_attr(feature = "crd", allow(clippy::duplicated_attributes, reason = "several printer columns have one type"))]
 
 pub mod check;

@@ -263,14 +263,19 @@ impl RunResult {
     /// The result as JSON in at most `bytes_max` bytes. What does not fit is left out in this order, and named in
     /// `shortened`: the ends of long messages, models, passed checks, sources, all checks, sinks, the error's message.
     pub fn to_json(&self, bytes_max: usize) -> String {
-        let json = |result: &Self| serde_json::to_string(result).expect("a result has only text keys and finite numbers");
+        let json =
+            |result: &Self| serde_json::to_string(result).expect("a result has only text keys and finite numbers");
         let mut result = self.clone();
-        let steps: [(&str, fn(&mut Self)); 7] = [
+        type Shorten = fn(&mut RunResult);
+        let steps: [(&str, Shorten); 7] = [
             ("messages", |r| {
                 if let Some(error) = &mut r.error {
                     cut(&mut error.message, MESSAGE_BYTES_MAX);
                 }
-                r.checks.iter_mut().filter_map(|check| check.message.as_mut()).for_each(|m| cut(m, CHECK_MESSAGE_BYTES_MAX));
+                r.checks
+                    .iter_mut()
+                    .filter_map(|check| check.message.as_mut())
+                    .for_each(|m| cut(m, CHECK_MESSAGE_BYTES_MAX));
             }),
             ("models", |r| r.models.clear()),
             ("passed checks", |r| r.checks.retain(|check| !check.passed)),
@@ -297,9 +302,9 @@ impl RunResult {
     /// Reads a termination message. One that was cut is read up to its last whole field.
     pub fn from_json(text: &str) -> Option<Self> {
         let text = text.trim();
-        let result: Self = serde_json::from_str(text).ok().or_else(|| {
-            closings(text).into_iter().rev().find_map(|repaired| serde_json::from_str(&repaired).ok())
-        })?;
+        let result: Self = serde_json::from_str(text)
+            .ok()
+            .or_else(|| closings(text).into_iter().rev().find_map(|repaired| serde_json::from_str(&repaired).ok()))?;
         (result.version == RESULT_VERSION).then_some(result)
     }
 }

@@ -18,7 +18,10 @@ pub use self::sqlite::SqliteSink;
 #[cfg_attr(feature = "crd", x_kube(validation = kube::core::Rule::new("!has(self.lake) || !has(self.mode) || !has(self.mode.merge)").message("mode: a lake takes replace or append; merge needs a database table")))]
 pub struct Sink {
     /// The name in results, messages and the ledger. Renaming a sink makes it a new one.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
+    #[cfg_attr(
+        feature = "crd",
+        schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+    )]
     pub name: String,
     /// The source or model whose rows are written.
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 63)))]

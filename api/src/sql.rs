@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, Ident, ObjectName, Query, Select, SetExpr, Spanned, Statement, TableFactor, Visit,
-    Visitor,
+    Expr, Ident, ObjectName, Query, Select, SetExpr, Spanned, Statement, TableFactor, Visit, Visitor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
@@ -19,7 +18,8 @@ const STACK_BYTES: usize = 16 << 20;
 /// plan, optimise and drop what is taken here on the stack of one thread.
 const DEPTH_MAX: usize = 1000;
 
-const TOO_DEEP: &str = "the SQL is nested too deeply; write IN (…) instead of a long chain, and inner parts as models of their own";
+const TOO_DEEP: &str =
+    "the SQL is nested too deeply; write IN (…) instead of a long chain, and inner parts as models of their own";
 
 /// Where something stands in an SQL text, both from 1.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -38,10 +38,7 @@ impl std::fmt::Display for Place {
 
 impl From<Location> for Place {
     fn from(location: Location) -> Self {
-        Self {
-            line: location.line,
-            column: location.column,
-        }
+        Self { line: location.line, column: location.column }
     }
 }
 
@@ -60,18 +57,12 @@ fn reads_on_this_stack(sql: &str) -> Result<BTreeMap<String, Place>, Vec<String>
     if reads.too_deep {
         reads.problems.push(TOO_DEEP.into());
     }
-    if reads.problems.is_empty() {
-        Ok(reads.tables)
-    } else {
-        Err(reads.problems)
-    }
+    if reads.problems.is_empty() { Ok(reads.tables) } else { Err(reads.problems) }
 }
 
 /// The one SELECT in a text.
 fn select(sql: &str) -> Result<Box<Query>, String> {
-    let mut parser = Parser::new(&PostgreSqlDialect {})
-        .try_with_sql(sql)
-        .map_err(in_words)?;
+    let mut parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).map_err(in_words)?;
     while parser.consume_token(&Token::SemiColon) {}
     let first = parser.peek_token();
     if first.token == Token::EOF {
@@ -91,12 +82,12 @@ fn select(sql: &str) -> Result<Box<Query>, String> {
     let (token, place) = (next.token, Place::from(next.span.start));
     match (token, ended) {
         (Token::EOF, _) => Ok(query),
-        (_, true) => Err(format!(
-            "{place}: another statement begins; write one SELECT, and the other as a model of its own"
-        )),
-        (token, false) => Err(format!(
-            "{place}: {token} is not expected here; a comma or an operator may be missing before it"
-        )),
+        (_, true) => {
+            Err(format!("{place}: another statement begins; write one SELECT, and the other as a model of its own"))
+        }
+        (token, false) => {
+            Err(format!("{place}: {token} is not expected here; a comma or an operator may be missing before it"))
+        }
     }
 }
 
@@ -112,16 +103,14 @@ fn in_words(error: ParserError) -> String {
         Some((text, place)) => (text, place.split_once(", Column: ")),
         None => (text.as_str(), None),
     };
-    let text = text
-        .replacen("Expected: ", "expected ", 1)
-        .replacen(", found: EOF", ", found the end", 1)
-        .replacen(", found: ", ", found ", 1);
-    match place.and_then(|(line, column)| {
-        Some(Place {
-            line: line.trim().parse().ok()?,
-            column: column.trim().parse().ok()?,
-        })
-    }) {
+    let text = text.replacen("Expected: ", "expected ", 1).replacen(", found: EOF", ", found the end", 1).replacen(
+        ", found: ",
+        ", found ",
+        1,
+    );
+    match place
+        .and_then(|(line, column)| Some(Place { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? }))
+    {
         Some(place) if place.line > 0 => format!("{place}: {text}"),
         _ => format!("at the end: {text}"),
     }
@@ -152,28 +141,18 @@ impl Visitor for Reads {
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         if let Some(scope) = self.scopes.last_mut()
             && scope.recursive
-            && let Some((_, name)) = scope
-                .bodies
-                .iter()
-                .find(|(body, _)| std::ptr::eq(*body, query))
+            && let Some((_, name)) = scope.bodies.iter().find(|(body, _)| std::ptr::eq(*body, query))
         {
             scope.names.insert(name.clone());
         }
         let mut scope = Scope::default();
         if let Some(with) = &query.with {
             scope.recursive = with.recursive;
-            scope.bodies = with
-                .cte_tables
-                .iter()
-                .map(|cte| (&raw const *cte.query, normal(&cte.alias.name)))
-                .collect();
+            scope.bodies = with.cte_tables.iter().map(|cte| (&raw const *cte.query, normal(&cte.alias.name))).collect();
         }
         self.scopes.push(scope);
         if !query.locks.is_empty() {
-            self.refuse(
-                query,
-                "leave out FOR UPDATE and FOR SHARE: nothing is locked",
-            );
+            self.refuse(query, "leave out FOR UPDATE and FOR SHARE: nothing is locked");
         }
         // A chain of UNIONs nests to the left.
         let (mut body, mut links) = (&*query.body, 0);
@@ -190,10 +169,7 @@ impl Visitor for Reads {
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         self.scopes.pop();
         if let Some(scope) = self.scopes.last_mut()
-            && let Some((_, name)) = scope
-                .bodies
-                .iter()
-                .find(|(body, _)| std::ptr::eq(*body, query))
+            && let Some((_, name)) = scope.bodies.iter().find(|(body, _)| std::ptr::eq(*body, query))
         {
             scope.names.insert(name.clone());
         }
@@ -219,19 +195,13 @@ impl Visitor for Reads {
     }
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<()> {
-        self.refuse(
-            statement,
-            "an INSERT, UPDATE, DELETE or MERGE can't be part of a SELECT: sinks do the writing",
-        );
+        self.refuse(statement, "an INSERT, UPDATE, DELETE or MERGE can't be part of a SELECT: sinks do the writing");
         ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
         // With arguments it is a function, such as generate_series(1, 12).
-        if let TableFactor::Table {
-            name, args: None, ..
-        } = factor
-        {
+        if let TableFactor::Table { name, args: None, .. } = factor {
             self.table(name);
         }
         ControlFlow::Continue(())
@@ -249,7 +219,9 @@ impl Reads {
                     *first = place.min(*first);
                 }
             }
-            _ => self.problems.push(format!("{place}: {name} has a schema; name a source or model: tables in databases are sources of their own")),
+            _ => self.problems.push(format!(
+                "{place}: {name} has a schema; name a source or model: tables in databases are sources of their own"
+            )),
         }
     }
 
@@ -261,21 +233,13 @@ impl Reads {
 
     fn refuse(&mut self, part: &impl Spanned, what: &str) {
         let place = Place::from(part.span().start);
-        self.problems.push(if place.line > 0 {
-            format!("{place}: {what}")
-        } else {
-            what.into()
-        });
+        self.problems.push(if place.line > 0 { format!("{place}: {what}") } else { what.into() });
     }
 }
 
 /// An identifier as DataFusion takes it.
 fn normal(name: &Ident) -> String {
-    if name.quote_style.is_some() {
-        name.value.clone()
-    } else {
-        name.value.to_ascii_lowercase()
-    }
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() }
 }
 
 #[cfg(test)]
@@ -288,27 +252,15 @@ mod tests {
         for (sql, want) in [
             ("SELECT 1", ""),
             ("SELECT * FROM a", "a"),
-            (
-                "SELECT * FROM A, b AS x JOIN c USING (k) LEFT JOIN \"D\" ON true;",
-                "D a b c",
-            ),
+            ("SELECT * FROM A, b AS x JOIN c USING (k) LEFT JOIN \"D\" ON true;", "D a b c"),
             (
                 "SELECT (SELECT max(x) FROM a) FROM b WHERE EXISTS (SELECT 1 FROM c) AND k IN (SELECT k FROM d)",
                 "a b c d",
             ),
-            (
-                "SELECT * FROM (SELECT * FROM (SELECT * FROM a) AS x) AS y",
-                "a",
-            ),
-            (
-                "SELECT * FROM a UNION ALL SELECT * FROM b EXCEPT SELECT * FROM c",
-                "a b c",
-            ),
+            ("SELECT * FROM (SELECT * FROM (SELECT * FROM a) AS x) AS y", "a"),
+            ("SELECT * FROM a UNION ALL SELECT * FROM b EXCEPT SELECT * FROM c", "a b c"),
             ("SELECT * FROM a ORDER BY (SELECT max(x) FROM b)", "a b"),
-            (
-                "SELECT * FROM a, LATERAL (SELECT * FROM b WHERE b.x = a.x) AS l",
-                "a b",
-            ),
+            ("SELECT * FROM a, LATERAL (SELECT * FROM b WHERE b.x = a.x) AS l", "a b"),
             ("SELECT * FROM generate_series(1, 12) AS g", ""),
             ("SELECT * FROM unnest([1, 2]) AS u, a", "a"),
             ("VALUES (1), (2)", ""),
@@ -316,38 +268,14 @@ mod tests {
             ("WITH x AS (SELECT * FROM a) SELECT * FROM x", "a"),
             ("WITH a AS (SELECT * FROM a) SELECT * FROM a", "a"),
             ("WITH X AS (SELECT 1) SELECT * FROM x", ""),
-            (
-                "WITH x AS (SELECT * FROM y), y AS (SELECT * FROM a) SELECT * FROM x, y",
-                "a y",
-            ),
-            (
-                "WITH x AS (SELECT * FROM a), y AS (SELECT * FROM x) SELECT * FROM y",
-                "a",
-            ),
-            (
-                "WITH x AS (WITH y AS (SELECT * FROM a) SELECT * FROM y) SELECT * FROM x, y",
-                "a y",
-            ),
-            (
-                "WITH x AS (SELECT * FROM a) SELECT * FROM b WHERE EXISTS (SELECT 1 FROM x)",
-                "a b",
-            ),
-            (
-                "SELECT * FROM (WITH x AS (SELECT * FROM a) SELECT * FROM x) AS s, x",
-                "a x",
-            ),
-            (
-                "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 9) SELECT * FROM t, a",
-                "a",
-            ),
-            (
-                "WITH RECURSIVE t AS (SELECT * FROM u), u AS (SELECT 1) SELECT * FROM t",
-                "u",
-            ),
-            (
-                "(WITH x AS (SELECT * FROM a) SELECT * FROM x) UNION ALL SELECT * FROM x",
-                "a x",
-            ),
+            ("WITH x AS (SELECT * FROM y), y AS (SELECT * FROM a) SELECT * FROM x, y", "a y"),
+            ("WITH x AS (SELECT * FROM a), y AS (SELECT * FROM x) SELECT * FROM y", "a"),
+            ("WITH x AS (WITH y AS (SELECT * FROM a) SELECT * FROM y) SELECT * FROM x, y", "a y"),
+            ("WITH x AS (SELECT * FROM a) SELECT * FROM b WHERE EXISTS (SELECT 1 FROM x)", "a b"),
+            ("SELECT * FROM (WITH x AS (SELECT * FROM a) SELECT * FROM x) AS s, x", "a x"),
+            ("WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 9) SELECT * FROM t, a", "a"),
+            ("WITH RECURSIVE t AS (SELECT * FROM u), u AS (SELECT 1) SELECT * FROM t", "u"),
+            ("(WITH x AS (SELECT * FROM a) SELECT * FROM x) UNION ALL SELECT * FROM x", "a x"),
         ] {
             let tables = reads(sql).unwrap_or_else(|problems| panic!("{sql}: {problems:?}"));
             let got: Vec<&str> = tables.keys().map(String::as_str).collect();
@@ -357,13 +285,9 @@ mod tests {
 
     #[test]
     fn a_table_comes_with_the_place_where_it_is_named_first() {
-        let tables =
-            reads("SELECT *\nFROM b\n  JOIN a USING (k)\n  JOIN a AS c USING (k)").unwrap();
+        let tables = reads("SELECT *\nFROM b\n  JOIN a USING (k)\n  JOIN a AS c USING (k)").unwrap();
         assert_eq!(
-            tables
-                .iter()
-                .map(|(name, place)| format!("{name}: {place}"))
-                .collect::<Vec<_>>(),
+            tables.iter().map(|(name, place)| format!("{name}: {place}")).collect::<Vec<_>>(),
             ["a: line 3, column 8", "b: line 2, column 6",]
         );
     }
@@ -372,10 +296,7 @@ mod tests {
     fn what_is_not_one_select_says_where_and_what_to_do() {
         for (sql, want) in [
             ("", "there is no SQL here; write one SELECT"),
-            (
-                "-- nothing yet\n;",
-                "there is no SQL here; write one SELECT",
-            ),
+            ("-- nothing yet\n;", "there is no SQL here; write one SELECT"),
             (
                 "SELECT a FROM t GROUP y",
                 "line 1, column 17: GROUP is not expected here; a comma or an operator may be missing before it",
@@ -384,15 +305,9 @@ mod tests {
                 "SELECT\n  a b c\nFROM t",
                 "line 2, column 7: c is not expected here; a comma or an operator may be missing before it",
             ),
-            (
-                "SELECT 'open",
-                "line 1, column 8: Unterminated string literal",
-            ),
+            ("SELECT 'open", "line 1, column 8: Unterminated string literal"),
             ("SELECT (1", "at the end: expected ), found the end"),
-            (
-                "DELETE FROM a",
-                "line 1, column 1: DELETE is not a SELECT; write one SELECT: sinks do the writing",
-            ),
+            ("DELETE FROM a", "line 1, column 1: DELETE is not a SELECT; write one SELECT: sinks do the writing"),
             (
                 "\n  create table x (y int)",
                 "line 2, column 3: create is not a SELECT; write one SELECT: sinks do the writing",
@@ -401,18 +316,9 @@ mod tests {
                 "SELECT 1;\nSELECT 2",
                 "line 2, column 1: another statement begins; write one SELECT, and the other as a model of its own",
             ),
-            (
-                "SELECT * INTO b FROM a",
-                "line 1, column 1: leave out INTO: sinks do the writing",
-            ),
-            (
-                "SELECT * FROM a FOR UPDATE",
-                "line 1, column 1: leave out FOR UPDATE and FOR SHARE: nothing is locked",
-            ),
-            (
-                "SELECT 1 UNION TABLE a",
-                "line 1, column 1: write SELECT * FROM instead of TABLE",
-            ),
+            ("SELECT * INTO b FROM a", "line 1, column 1: leave out INTO: sinks do the writing"),
+            ("SELECT * FROM a FOR UPDATE", "line 1, column 1: leave out FOR UPDATE and FOR SHARE: nothing is locked"),
+            ("SELECT 1 UNION TABLE a", "line 1, column 1: write SELECT * FROM instead of TABLE"),
             (
                 "WITH x AS (DELETE FROM a RETURNING *) SELECT * FROM x",
                 "line 1, column 12: an INSERT, UPDATE, DELETE or MERGE can't be part of a SELECT: sinks do the writing",
@@ -422,11 +328,7 @@ mod tests {
                 "line 1, column 15: public.a has a schema; name a source or model: tables in databases are sources of their own",
             ),
         ] {
-            assert_eq!(
-                reads(sql).map(|tables| format!("{tables:?}")),
-                Err(vec![want.to_owned()]),
-                "{sql}"
-            );
+            assert_eq!(reads(sql).map(|tables| format!("{tables:?}")), Err(vec![want.to_owned()]), "{sql}");
         }
     }
 
@@ -452,30 +354,16 @@ mod tests {
             ("SELECT a", ".b"),
             ("", "WITH x AS ("),
         ] {
-            let sql = format!(
-                "{head}{}",
-                link.repeat((SQL_BYTES_MAX - head.len()) / link.len())
-            );
+            let sql = format!("{head}{}", link.repeat((SQL_BYTES_MAX - head.len()) / link.len()));
             let _ = reads(&sql);
         }
     }
 
     #[test]
     fn what_the_worker_could_not_plan_on_its_stack_is_refused() {
-        for (head, link) in [
-            ("SELECT 1", "+1"),
-            ("SELECT a", "::int"),
-            ("SELECT 1", " UNION SELECT 1"),
-        ] {
-            assert!(
-                reads(&format!("{head}{}", link.repeat(900))).is_ok(),
-                "{link}"
-            );
-            assert_eq!(
-                reads(&format!("{head}{}", link.repeat(1100))),
-                Err(vec![super::TOO_DEEP.to_owned()]),
-                "{link}"
-            );
+        for (head, link) in [("SELECT 1", "+1"), ("SELECT a", "::int"), ("SELECT 1", " UNION SELECT 1")] {
+            assert!(reads(&format!("{head}{}", link.repeat(900))).is_ok(), "{link}");
+            assert_eq!(reads(&format!("{head}{}", link.repeat(1100))), Err(vec![super::TOO_DEEP.to_owned()]), "{link}");
         }
         assert!(reads(&format!("SELECT 1 WHERE 1 IN (1{})", ", 1".repeat(20_000))).is_ok());
     }

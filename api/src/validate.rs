@@ -17,9 +17,7 @@ use crate::checked::Checked;
 use crate::connection::SecretKey;
 use crate::contract::SECRET_PREFIX;
 use crate::cron::{self, Schedule};
-use crate::pipeline::{
-    CHECKS_MAX, MODELS_MAX, PIPELINE_NAME_MAX, ReportPipelineSpec, SINKS_MAX, SOURCES_MAX,
-};
+use crate::pipeline::{CHECKS_MAX, MODELS_MAX, PIPELINE_NAME_MAX, ReportPipelineSpec, SINKS_MAX, SOURCES_MAX};
 use crate::problem::{Problem, near};
 use crate::units::{Size, Span};
 
@@ -51,28 +49,16 @@ pub fn validate(name: &str, spec: &ReportPipelineSpec) -> Result<Checked, Vec<Pr
 
     let tables = Tables::of(spec, &mut problems);
     let sources: Vec<_> = (spec.sources.iter().enumerate())
-        .filter_map(|(n, source)| {
-            source::check(format!("spec.sources[{n}]"), source, &mut problems)
-        })
+        .filter_map(|(n, source)| source::check(format!("spec.sources[{n}]"), source, &mut problems))
         .collect();
     let models = model::check_all(&spec.models, &tables, &mut problems);
-    problems.unique_names(
-        "spec.checks",
-        spec.checks.iter().map(|check| check.name.as_str()),
-    );
+    problems.unique_names("spec.checks", spec.checks.iter().map(|check| check.name.as_str()));
     let checks: Vec<_> = (spec.checks.iter().enumerate())
-        .filter_map(|(n, check)| {
-            check::check(format!("spec.checks[{n}]"), check, &tables, &mut problems)
-        })
+        .filter_map(|(n, check)| check::check(format!("spec.checks[{n}]"), check, &tables, &mut problems))
         .collect();
-    problems.unique_names(
-        "spec.sinks",
-        spec.sinks.iter().map(|sink| sink.name.as_str()),
-    );
+    problems.unique_names("spec.sinks", spec.sinks.iter().map(|sink| sink.name.as_str()));
     let sinks: Vec<_> = (spec.sinks.iter().enumerate())
-        .filter_map(|(n, sink)| {
-            sink::check(format!("spec.sinks[{n}]"), sink, &tables, &mut problems)
-        })
+        .filter_map(|(n, sink)| sink::check(format!("spec.sinks[{n}]"), sink, &tables, &mut problems))
         .collect();
     sink::check_targets(&sinks, &mut problems);
     if let Some(worker) = &spec.worker {
@@ -104,7 +90,10 @@ fn pipeline_name(name: &str, problems: &mut Problems) {
         && (8..=9).contains(&end.len())
         && end.bytes().all(|b| b.is_ascii_digit())
     {
-        problems.add("metadata.name", format!("{name} ends like the name of a scheduled Job; write fewer or more than 8 or 9 digits"));
+        problems.add(
+            "metadata.name",
+            format!("{name} ends like the name of a scheduled Job; write fewer or more than 8 or 9 digits"),
+        );
     }
 }
 
@@ -128,14 +117,10 @@ fn run_settings(spec: &ReportPipelineSpec, problems: &mut Problems) -> Option<Sc
     if let Some(seconds) = problems.span("spec.startingDeadline", spec.starting_deadline.as_ref())
         && seconds < STARTING_DEADLINE_SECONDS_MIN
     {
-        let hint =
-            "write 15m or more: Kubernetes may be that late when many schedules are due at once";
+        let hint = "write 15m or more: Kubernetes may be that late when many schedules are due at once";
         problems.add(
             "spec.startingDeadline",
-            format!(
-                "{} is less than 15m; {hint}",
-                spec.starting_deadline.as_ref().map_or("", |span| &span.0)
-            ),
+            format!("{} is less than 15m; {hint}", spec.starting_deadline.as_ref().map_or("", |span| &span.0)),
         );
     }
     problems.span("spec.timeout", spec.timeout.as_ref());
@@ -144,10 +129,7 @@ fn run_settings(spec: &ReportPipelineSpec, problems: &mut Problems) -> Option<Sc
         problems.range("spec.history.successful", history.successful, 1, 100);
         problems.range("spec.history.failed", history.failed, 1, 100);
     }
-    problems.span(
-        "spec.freshness.maxAge",
-        spec.freshness.as_ref().map(|freshness| &freshness.max_age),
-    );
+    problems.span("spec.freshness.maxAge", spec.freshness.as_ref().map(|freshness| &freshness.max_age));
     schedule
 }
 
@@ -155,12 +137,7 @@ fn run_settings(spec: &ReportPipelineSpec, problems: &mut Problems) -> Option<Sc
 fn secrets(spec: &ReportPipelineSpec, problems: &mut Problems) -> Vec<SecretKey> {
     let mut named: Vec<(String, SecretKey)> = Vec::new();
     for (s, source) in spec.sources.iter().enumerate() {
-        for (h, header) in source
-            .http
-            .iter()
-            .flat_map(|http| &http.headers)
-            .enumerate()
-        {
+        for (h, header) in source.http.iter().flat_map(|http| &http.headers).enumerate() {
             if let Some(from) = &header.value_from {
                 named.push((
                     format!("spec.sources[{s}].http.headers[{h}].valueFrom.secretKeyRef"),
@@ -181,20 +158,12 @@ fn secrets(spec: &ReportPipelineSpec, problems: &mut Problems) -> Vec<SecretKey>
     let mut keys = Vec::new();
     for (field, key) in named {
         secret_key(&field, &key, problems);
-        let first = variables
-            .entry(key.variable())
-            .or_insert_with(|| key.clone());
+        let first = variables.entry(key.variable()).or_insert_with(|| key.clone());
         if *first != key {
-            let both = format!(
-                "the key {} of {} and the key {} of {}",
-                first.key, first.name, key.key, key.name
-            );
+            let both = format!("the key {} of {} and the key {} of {}", first.key, first.name, key.key, key.name);
             problems.add(
                 field,
-                format!(
-                    "{both} would both be the environment variable {}; rename one of them",
-                    key.variable()
-                ),
+                format!("{both} would both be the environment variable {}; rename one of them", key.variable()),
             );
         }
         keys.push(key);
@@ -208,7 +177,10 @@ fn secret_key(field: &str, key: &SecretKey, problems: &mut Problems) {
     problems.object_name(&format!("{field}.name"), &key.name, "Secret");
     let usable = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     if key.key.is_empty() || key.key.len() > 253 || !key.key.bytes().all(usable) {
-        problems.add(format!("{field}.key"), format!("{:?} can't be a key of a Secret; write letters, digits, dashes, dots and underscores", key.key));
+        problems.add(
+            format!("{field}.key"),
+            format!("{:?} can't be a key of a Secret; write letters, digits, dashes, dots and underscores", key.key),
+        );
     }
 }
 
@@ -221,26 +193,20 @@ struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     fn of(spec: &'a ReportPipelineSpec, problems: &mut Problems) -> Self {
-        let mut tables = Self {
-            names: Vec::new(),
-            columns: BTreeMap::new(),
-        };
+        let mut tables = Self { names: Vec::new(), columns: BTreeMap::new() };
         let mut places: HashMap<&str, String> = HashMap::new();
-        let sources = spec
-            .sources
-            .iter()
-            .enumerate()
-            .map(|(n, source)| (source.name.as_str(), format!("spec.sources[{n}]")));
-        let models = spec
-            .models
-            .iter()
-            .enumerate()
-            .map(|(n, model)| (model.name.as_str(), format!("spec.models[{n}]")));
+        let sources =
+            spec.sources.iter().enumerate().map(|(n, source)| (source.name.as_str(), format!("spec.sources[{n}]")));
+        let models =
+            spec.models.iter().enumerate().map(|(n, model)| (model.name.as_str(), format!("spec.models[{n}]")));
         for (name, place) in sources.chain(models) {
             problems.identifier(&format!("{place}.name"), name);
             match places.get(name) {
                 Some(first) => {
-                    problems.add(format!("{place}.name"), format!("`{name}` is the name of {first} too; sources and models need names of their own"));
+                    problems.add(
+                        format!("{place}.name"),
+                        format!("`{name}` is the name of {first} too; sources and models need names of their own"),
+                    );
                 }
                 None => {
                     places.insert(name, place);
@@ -248,19 +214,8 @@ impl<'a> Tables<'a> {
                 }
             }
         }
-        for source in spec
-            .sources
-            .iter()
-            .filter(|source| !source.columns.is_empty())
-        {
-            tables.columns.insert(
-                &source.name,
-                source
-                    .columns
-                    .iter()
-                    .map(|column| column.name.as_str())
-                    .collect(),
-            );
+        for source in spec.sources.iter().filter(|source| !source.columns.is_empty()) {
+            tables.columns.insert(&source.name, source.columns.iter().map(|column| column.name.as_str()).collect());
         }
         tables
     }
@@ -272,10 +227,7 @@ impl<'a> Tables<'a> {
         }
         Some(match near(name, self.names.iter().copied()) {
             Some(meant) => format!("no model or source `{name}`; did you mean `{meant}`?"),
-            None => format!(
-                "no model or source `{name}`; there is {}",
-                listed(&self.names)
-            ),
+            None => format!("no model or source `{name}`; there is {}", listed(&self.names)),
         })
     }
 
@@ -292,21 +244,15 @@ impl<'a> Tables<'a> {
         for (n, column) in columns.iter().enumerate() {
             let field = format!("{field}[{n}]");
             if column.is_empty() || column.len() > IDENTIFIER_BYTES_MAX {
-                problems.add(
-                    field,
-                    format!(
-                        "{column:?} can't be a column; names have 1 to {IDENTIFIER_BYTES_MAX} bytes"
-                    ),
-                );
+                problems
+                    .add(field, format!("{column:?} can't be a column; names have 1 to {IDENTIFIER_BYTES_MAX} bytes"));
             } else if columns[..n].contains(column) {
                 problems.add(field, format!("`{column}` is named twice; remove one"));
             } else if let Some(known) = self.columns.get(table)
                 && !known.contains(&column.as_str())
             {
                 let hint = near(column, known.iter().copied())
-                    .map_or(format!("it has {}", listed(known)), |meant| {
-                        format!("did you mean `{meant}`?")
-                    });
+                    .map_or(format!("it has {}", listed(known)), |meant| format!("did you mean `{meant}`?"));
                 problems.add(field, format!("{table} has no column `{column}`; {hint}"));
             }
         }
@@ -344,17 +290,9 @@ impl Problems {
             "",
         ];
         self.found.sort_by_key(|problem| {
-            let rank = ORDER
-                .iter()
-                .position(|part| problem.field.starts_with(part));
-            let item = problem
-                .field
-                .split_once('[')
-                .and_then(|(_, rest)| rest.split_once(']'));
-            (
-                rank,
-                item.and_then(|(number, _)| number.parse::<usize>().ok()),
-            )
+            let rank = ORDER.iter().position(|part| problem.field.starts_with(part));
+            let item = problem.field.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+            (rank, item.and_then(|(number, _)| number.parse::<usize>().ok()))
         });
         self.found.dedup();
         self.found
@@ -388,58 +326,35 @@ impl Problems {
 
     /// The seconds of a span that can be read.
     fn span(&mut self, field: &str, span: Option<&Span>) -> Option<u64> {
-        span?
-            .parse()
-            .map_err(|message| self.add(field, message))
-            .ok()
+        span?.parse().map_err(|message| self.add(field, message)).ok()
     }
 
     /// The bytes of a size that can be read.
     fn size(&mut self, field: &str, size: Option<&Size>) -> Option<u64> {
-        size?
-            .parse()
-            .map_err(|message| self.add(field, message))
-            .ok()
+        size?.parse().map_err(|message| self.add(field, message)).ok()
     }
 
     /// A name in SQL.
     fn identifier(&mut self, field: &str, name: &str) {
         if name.len() > IDENTIFIER_BYTES_MAX {
-            self.add(
-                field,
-                format!(
-                    "{} bytes are too many; the most is {IDENTIFIER_BYTES_MAX}",
-                    name.len()
-                ),
-            );
+            self.add(field, format!("{} bytes are too many; the most is {IDENTIFIER_BYTES_MAX}", name.len()));
         } else if !is_identifier(name) {
             let snake = crate::column::snake_case(name);
-            let hint = if is_identifier(&snake) {
-                format!("such as {snake}")
-            } else {
-                "and no digit first".into()
-            };
-            self.add(field, format!("{name:?} can't be a name in SQL; write lower case letters, digits and underscores, {hint}"));
+            let hint = if is_identifier(&snake) { format!("such as {snake}") } else { "and no digit first".into() };
+            self.add(
+                field,
+                format!("{name:?} can't be a name in SQL; write lower case letters, digits and underscores, {hint}"),
+            );
         }
     }
 
     /// A name that becomes part of names in Kubernetes.
     fn label(&mut self, field: &str, name: &str, bytes_max: usize) {
         if name.len() > bytes_max {
-            self.add(
-                field,
-                format!(
-                    "{} characters are too many; the most is {bytes_max}",
-                    name.len()
-                ),
-            );
+            self.add(field, format!("{} characters are too many; the most is {bytes_max}", name.len()));
         } else if !is_label(name) {
             let dashed = crate::column::snake_case(name).replace('_', "-");
-            let hint = if is_label(&dashed) {
-                format!(", such as {dashed}")
-            } else {
-                String::new()
-            };
+            let hint = if is_label(&dashed) { format!(", such as {dashed}") } else { String::new() };
             self.add(field, format!("{name:?} can't be a name; write lower case letters, digits and dashes, with no dash at an end{hint}"));
         }
     }
@@ -447,7 +362,10 @@ impl Problems {
     /// The name of a Kubernetes object.
     fn object_name(&mut self, field: &str, name: &str, kind: &str) {
         if name.len() > 253 || !name.split('.').all(is_label) {
-            self.add(field, format!("{name:?} can't be the name of a {kind}; write lower case letters, digits, dashes and dots"));
+            self.add(
+                field,
+                format!("{name:?} can't be the name of a {kind}; write lower case letters, digits, dashes and dots"),
+            );
         }
     }
 
@@ -459,9 +377,7 @@ impl Problems {
             if first != n {
                 self.add(
                     format!("{list}[{n}].name"),
-                    format!(
-                        "`{name}` is the name of {list}[{first}] too; each needs one of its own"
-                    ),
+                    format!("`{name}` is the name of {list}[{first}] too; each needs one of its own"),
                 );
             }
         }
@@ -469,23 +385,12 @@ impl Problems {
 
     /// Names the options where not exactly one of them is set.
     fn one_of(&mut self, field: &str, options: &[(&str, bool)]) -> bool {
-        let set: Vec<&str> = options
-            .iter()
-            .filter(|(_, set)| *set)
-            .map(|(name, _)| *name)
-            .collect();
+        let set: Vec<&str> = options.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
         if set.len() != 1 {
             let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
             let (last, rest) = names.split_last().expect("a union has options");
-            let found = if set.is_empty() {
-                "none is set".into()
-            } else {
-                format!("{} are set", set.join(" and "))
-            };
-            self.add(
-                field,
-                format!("{found}; set exactly one of {} and {last}", rest.join(", ")),
-            );
+            let found = if set.is_empty() { "none is set".into() } else { format!("{} are set", set.join(" and ")) };
+            self.add(field, format!("{found}; set exactly one of {} and {last}", rest.join(", ")));
         }
         set.len() == 1
     }
@@ -494,43 +399,30 @@ impl Problems {
     fn plain_text(&mut self, field: &str, text: &str, chars_max: usize) {
         let chars = text.chars().count();
         if chars > chars_max {
-            self.add(
-                field,
-                format!("{chars} characters are too many; the most is {chars_max}"),
-            );
+            self.add(field, format!("{chars} characters are too many; the most is {chars_max}"));
         } else if text.chars().any(char::is_control) {
-            self.add(
-                field,
-                "there is a control character in it, such as a line break; remove it",
-            );
+            self.add(field, "there is a control character in it, such as a line break; remove it");
         }
     }
 
     /// An address or path that somebody wrote as a template.
     fn no_template(&mut self, field: &str, text: &str) {
         if text.contains("{{") {
-            self.add(
-                field,
-                "{{ }} is not filled in here; write the text as it is",
-            );
+            self.add(field, "{{ }} is not filled in here; write the text as it is");
         }
     }
 }
 
 fn is_identifier(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
+    bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 fn is_label(name: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let (first, last) = (name.bytes().next(), name.bytes().last());
-    first.is_some_and(inner)
-        && last.is_some_and(inner)
-        && name.bytes().all(|b| inner(b) || b == b'-')
+    first.is_some_and(inner) && last.is_some_and(inner) && name.bytes().all(|b| inner(b) || b == b'-')
 }
 
 /// Names for a message: all, or the first few.
@@ -538,11 +430,7 @@ fn listed(names: &[&str]) -> String {
     match names.len() {
         0 => "none".into(),
         1..=NAMES_LISTED_MAX => names.join(", "),
-        more => format!(
-            "{} and {} more",
-            names[..NAMES_LISTED_MAX].join(", "),
-            more - NAMES_LISTED_MAX
-        ),
+        more => format!("{} and {} more", names[..NAMES_LISTED_MAX].join(", "), more - NAMES_LISTED_MAX),
     }
 }
 

@@ -47,7 +47,10 @@ pub struct Resources {
 
 /// A Kubernetes quantity: a number, or a text such as 500m or 512Mi.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(untagged, expecting = "a quantity has to be a whole number or text such as 500m or 512Mi: put a fraction in quotes")]
+#[serde(
+    untagged,
+    expecting = "a quantity has to be a whole number or text such as 500m or 512Mi: put a fraction in quotes"
+)]
 pub enum Quantity {
     /// A whole number.
     Number(i64),

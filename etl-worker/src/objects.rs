@@ -124,6 +124,11 @@ impl Folder {
         Ok(found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
     }
 
+    fn no_bucket(&self) -> RunError {
+        let message = format!("{}: the bucket is not there; create it, or correct the name", self.url);
+        RunError::at(Code::ManifestInvalid, &self.field, message)
+    }
+
     /// An error of the store in our terms. The server's own words may hold parts of a signed request, so that only their
     /// kind is told.
     pub fn error(&self, error: object_store::Error) -> RunError {
@@ -140,11 +145,8 @@ impl Folder {
                 &self.field,
                 format!("{url}: access is denied; allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket there"),
             ),
-            E::NotFound { path, .. } => RunError::at(
-                Code::InputMissing,
-                &self.field,
-                format!("{url}: {path} is not there; does the bucket exist?"),
-            ),
+            // What is looked for and may be absent is handled where it is looked for.
+            E::NotFound { .. } => self.no_bucket(),
             E::Generic { source, .. } => {
                 let words = source.to_string();
                 let lower = words.to_lowercase();
@@ -152,7 +154,7 @@ impl Folder {
                     return self.error(E::PermissionDenied { path: String::new(), source: "denied".into() });
                 }
                 if lower.contains("nosuchbucket") {
-                    return RunError::at(Code::InputMissing, &self.field, format!("{url}: the bucket is not there; create it, or correct the name"));
+                    return self.no_bucket();
                 }
                 if lower.contains("no space left") {
                     return RunError::at(Code::DiskExceeded, &self.field, format!("{url}: the disk is full"));

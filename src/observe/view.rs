@@ -267,6 +267,8 @@ pub struct JobView {
     pub started: Option<Timestamp>,
     /// How and when it ended.
     pub end: Option<(JobEnd, Timestamp)>,
+    /// Whether it has been decided how it ends, while its last pod is still being dealt with.
+    pub ending: bool,
     /// Pods that are under way, have succeeded, and have failed and count.
     pub pods: (i32, i32, i32),
 }
@@ -295,7 +297,10 @@ impl View for JobView {
 impl From<Job> for JobView {
     fn from(job: Job) -> Self {
         let status = job.status.unwrap_or_default();
-        let end = status.conditions.unwrap_or_default().into_iter().find_map(|condition| {
+        let conditions = status.conditions.unwrap_or_default();
+        let decided = |type_: &str| ["FailureTarget", "SuccessCriteriaMet"].contains(&type_);
+        let ending = conditions.iter().any(|condition| decided(&condition.type_) && condition.status == "True");
+        let end = conditions.into_iter().find_map(|condition| {
             let ended = condition.last_transition_time.or(status.completion_time.clone());
             let end = match (condition.type_.as_str(), condition.status.as_str()) {
                 ("Complete", "True") => JobEnd::Complete,
@@ -314,6 +319,7 @@ impl From<Job> for JobView {
             config_map: job.spec.and_then(|spec| config_map_of(spec.template.spec.as_ref())),
             started: status.start_time.map(|time| time.0),
             end,
+            ending,
             pods: (status.active.unwrap_or(0), status.succeeded.unwrap_or(0), status.failed.unwrap_or(0)),
         }
     }

@@ -110,11 +110,18 @@ fn under_way(own: &OwnJob, job_words: Option<&str>) -> Outcome {
         None => job_words.map(|words| Words::new("PodNotCreated", format!("Kubernetes makes no pod for it: {words}"))),
     };
     let words = waits.or_else(|| {
-        let (_, words, result) = last_end.as_ref()?;
-        if result.as_ref().and_then(|result| result.error.as_ref()).is_some_and(|error| error.class == ErrorClass::Busy) {
-            return Some(Words::new("Waiting", words.message.clone()));
+        let (exit_code, words, result) = last_end.as_ref()?;
+        let class = result.as_ref().and_then(|result| result.error.as_ref()).map(|error| error.class);
+        match class {
+            Some(ErrorClass::Busy) => Some(Words::new("Waiting", words.message.clone())),
+            // Not tried again: the end is near, and has the words.
+            Some(class) if class.is_final() => None,
+            _ if *exit_code == 0 || own.job.ending => None,
+            _ => {
+                let message = format!("attempt {} failed and is tried again: {}", own.job.pods.2.max(1), words.message);
+                Some(Words::new(words.reason.clone(), message))
+            }
         }
-        Some(Words::new(words.reason.clone(), format!("attempt {} failed and is tried again: {}", own.job.pods.2.max(1), words.message)))
     });
     Outcome { state, words, result: last_end.and_then(|(_, _, result)| result), settling: false }
 }
@@ -304,6 +311,27 @@ mod tests {
         let outcome = of(&own, None, at("2027-03-01T03:05:30Z"));
         assert!(!outcome.settling);
         assert_eq!(outcome.words.unwrap().reason, "PodFailurePolicy");
+    }
+
+    #[test]
+    fn an_attempt_is_said_to_be_tried_again_only_if_it_is() {
+        for (exit_code, ending, want) in [
+            (20, false, Some("attempt 1 failed and is tried again: spec.checks[0]: 3 rows are wrong")),
+            (20, true, None),
+            (21, false, Some("spec.checks[0]: 3 rows are wrong")),
+            (13, false, None),
+            (0, false, None),
+        ] {
+            let fixtures::PodIs::Ended(result) = fixtures::exited(exit_code) else { unreachable!() };
+            let worker = WorkerState::Terminated { exit_code: exit_code.into(), reason: "Error".into(), message: result.to_json(4096) };
+            let pod = fixtures::pod(Some(worker));
+            let mut job = fixtures::failed_job("BackoffLimitExceeded");
+            (job.end, job.ending) = (None, ending);
+            let own = OwnJob { job: &job, pods: vec![&pod], scheduled: true };
+            let outcome = of(&own, None, at("2027-03-01T03:01:00Z"));
+            assert_eq!(outcome.state, RunState::Running);
+            assert_eq!(outcome.words.map(|words| words.message).as_deref(), want, "exit code {exit_code}");
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub struct PostgresSink {
     /// How to reach the database.
     pub connection: Connection,
     /// The table, as schema.table or, in the schema public, table.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 127), regex(pattern = r"^([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*$")))]
+    #[cfg_attr(
+        feature = "crd",
+        schemars(length(min = 1, max = 127), regex(pattern = r"^([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*$"))
+    )]
     pub table: String,
 }

@@ -37,7 +37,10 @@ pub struct HttpSource {
 #[cfg_attr(feature = "crd", x_kube(validation = kube::core::Rule::new("has(self.value) != has(self.valueFrom)").message("set exactly one of value and valueFrom")))]
 pub struct Header {
     /// The header's name.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")))]
+    #[cfg_attr(
+        feature = "crd",
+        schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))
+    )]
     pub name: String,
     /// The header's value, where it is no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]

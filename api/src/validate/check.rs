@@ -6,20 +6,9 @@ use crate::checked::{CheckRule, CheckedCheck};
 
 const COLUMNS_MAX: usize = 64;
 
-pub(super) fn check(
-    field: String,
-    check: &Check,
-    tables: &Tables,
-    problems: &mut Problems,
-) -> Option<CheckedCheck> {
+pub(super) fn check(field: String, check: &Check, tables: &Tables, problems: &mut Problems) -> Option<CheckedCheck> {
     problems.description(&field, check.description.as_deref());
-    let Check {
-        not_null,
-        unique,
-        rows,
-        sql,
-        ..
-    } = check;
+    let Check { not_null, unique, rows, sql, .. } = check;
     let options = [
         ("notNull", not_null.is_some()),
         ("unique", unique.is_some()),
@@ -29,14 +18,10 @@ pub(super) fn check(
     let one = problems.one_of(&field, &options);
     if one {
         match (&check.on, sql) {
-            (Some(_), Some(_)) => problems.add(
-                format!("{field}.from"),
-                "a sql check names its tables itself; leave it out",
-            ),
-            (None, None) => problems.add(
-                &field,
-                "from is missing; name the source or model that is checked",
-            ),
+            (Some(_), Some(_)) => {
+                problems.add(format!("{field}.from"), "a sql check names its tables itself; leave it out")
+            }
+            (None, None) => problems.add(&field, "from is missing; name the source or model that is checked"),
             _ => {}
         }
     }
@@ -46,21 +31,13 @@ pub(super) fn check(
     }
     for (name, columns) in [("notNull", not_null), ("unique", unique)] {
         if let Some(columns) = columns {
-            tables.columns(
-                &format!("{field}.{name}"),
-                on,
-                columns,
-                (1, COLUMNS_MAX),
-                problems,
-            );
+            tables.columns(&format!("{field}.{name}"), on, columns, (1, COLUMNS_MAX), problems);
         }
     }
     if let Some(rows) = rows {
         bounds(&format!("{field}.rows"), rows, problems);
     }
-    let reads = sql
-        .as_ref()
-        .map(|sql| model::select(&format!("{field}.sql"), sql, tables, problems));
+    let reads = sql.as_ref().map(|sql| model::select(&format!("{field}.sql"), sql, tables, problems));
     if !one {
         return None;
     }
@@ -72,34 +49,22 @@ pub(super) fn check(
     } else if let Some(rows) = *rows {
         CheckRule::Rows { on, rows }
     } else {
-        CheckRule::Sql {
-            sql: sql.clone()?,
-            reads: reads?,
-        }
+        CheckRule::Sql { sql: sql.clone()?, reads: reads? }
     };
-    Some(CheckedCheck {
-        field,
-        name: check.name.clone(),
-        rule,
-        severity: check.severity.unwrap_or_default(),
-    })
+    Some(CheckedCheck { field, name: check.name.clone(), rule, severity: check.severity.unwrap_or_default() })
 }
 
 fn bounds(field: &str, rows: &Rows, problems: &mut Problems) {
     for (name, value) in [("min", rows.min), ("max", rows.max)] {
         if let Some(value) = value.filter(|value| *value < 0) {
-            problems.add(
-                format!("{field}.{name}"),
-                format!("{value} is less than nothing; write 0 or more"),
-            );
+            problems.add(format!("{field}.{name}"), format!("{value} is less than nothing; write 0 or more"));
         }
     }
     match (rows.min, rows.max) {
         (None, None) => problems.add(field, "none is set; set min, max or both"),
-        (Some(min), Some(max)) if min > max => problems.add(
-            field,
-            format!("min {min} is more than max {max}; no count can be both"),
-        ),
+        (Some(min), Some(max)) if min > max => {
+            problems.add(field, format!("min {min} is more than max {max}; no count can be both"))
+        }
         _ => {}
     }
 }

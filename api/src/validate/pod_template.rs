@@ -15,14 +15,7 @@ const OWN_KEYS: [&str; 2] = ["controller-uid", "job-name"];
 /// Volumes that the operator makes.
 const OWN_VOLUMES: [&str; 3] = ["pipeline", "scratch", "tmp"];
 /// Folders of the operator's own mounts, and those that a container needs as they are.
-const OWN_FOLDERS: [&str; 6] = [
-    MANIFEST_FOLDER,
-    SCRATCH_FOLDER,
-    "/dev",
-    "/proc",
-    "/sys",
-    "/tmp",
-];
+const OWN_FOLDERS: [&str; 6] = [MANIFEST_FOLDER, SCRATCH_FOLDER, "/dev", "/proc", "/sys", "/tmp"];
 /// Kinds of volumes that Kubernetes' restricted pod security allows.
 const VOLUME_KINDS: [&str; 9] = [
     "configMap",
@@ -84,36 +77,15 @@ const SPEC: Rules = &[
     ("hostUsers", Only(false)),
     ("shareProcessNamespace", Only(false)),
     ("activeDeadlineSeconds", Refuse("use spec.timeout")),
-    (
-        "automountServiceAccountToken",
-        Refuse("use spec.worker.automountServiceAccountToken"),
-    ),
-    (
-        "ephemeralContainers",
-        Refuse("the pod has one container, worker"),
-    ),
-    (
-        "initContainers",
-        Refuse("the pod has one container, worker; prepare inputs in a Job of their own"),
-    ),
+    ("automountServiceAccountToken", Refuse("use spec.worker.automountServiceAccountToken")),
+    ("ephemeralContainers", Refuse("the pod has one container, worker")),
+    ("initContainers", Refuse("the pod has one container, worker; prepare inputs in a Job of their own")),
     ("nodeName", Refuse("use nodeSelector")),
     ("resources", Refuse("use spec.worker.resources")),
-    (
-        "restartPolicy",
-        Refuse("a failed pod is replaced as spec.retries says"),
-    ),
-    (
-        "serviceAccount",
-        Refuse("use spec.worker.serviceAccountName"),
-    ),
-    (
-        "serviceAccountName",
-        Refuse("use spec.worker.serviceAccountName"),
-    ),
-    (
-        "terminationGracePeriodSeconds",
-        Refuse("the operator sets it, so that a run can end in order"),
-    ),
+    ("restartPolicy", Refuse("a failed pod is replaced as spec.retries says")),
+    ("serviceAccount", Refuse("use spec.worker.serviceAccountName")),
+    ("serviceAccountName", Refuse("use spec.worker.serviceAccountName")),
+    ("terminationGracePeriodSeconds", Refuse("the operator sets it, so that a run can end in order")),
 ];
 
 const CONTAINER: Rules = &[
@@ -125,19 +97,10 @@ const CONTAINER: Rules = &[
     ("volumeMounts", Look(volume_mounts)),
     ("args", Refuse("the operator sets what the worker runs")),
     ("command", Refuse("the operator sets what the worker runs")),
-    (
-        "image",
-        Refuse("all workers run the image of the installation"),
-    ),
+    ("image", Refuse("all workers run the image of the installation")),
     ("resources", Refuse("use spec.worker.resources")),
-    (
-        "terminationMessagePath",
-        Refuse("the run's result is read from where the operator sets it"),
-    ),
-    (
-        "terminationMessagePolicy",
-        Refuse("the run's result is read from where the operator sets it"),
-    ),
+    ("terminationMessagePath", Refuse("the run's result is read from where the operator sets it")),
+    ("terminationMessagePolicy", Refuse("the run's result is read from where the operator sets it")),
 ];
 
 const POD_SECURITY: Rules = &[
@@ -172,32 +135,19 @@ const CONTAINER_SECURITY: Rules = &[
 fn object(field: &str, object: &Map<String, Value>, rules: Rules, problems: &mut Problems) {
     for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
         let at = format!("{field}.{name}");
-        match rules
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, rule)| rule)
-        {
+        match rules.iter().find(|(known, _)| known == name).map(|(_, rule)| rule) {
             Some(Take) => {}
             Some(Only(allowed)) if *value == Value::Bool(*allowed) => {}
-            Some(Only(allowed)) => problems.add(
-                at,
-                format!("it undoes the pod's security; write {allowed}, or leave it out"),
-            ),
+            Some(Only(allowed)) => {
+                problems.add(at, format!("it undoes the pod's security; write {allowed}, or leave it out"))
+            }
             Some(Look(look)) => look(&at, value, problems),
             Some(Refuse(hint)) => problems.add(at, format!("it can't be set here; {hint}")),
             None => {
-                let taken = || {
-                    rules
-                        .iter()
-                        .filter(|(_, rule)| !matches!(rule, Refuse(_)))
-                        .map(|(name, _)| *name)
-                };
+                let taken = || rules.iter().filter(|(_, rule)| !matches!(rule, Refuse(_))).map(|(name, _)| *name);
                 let hint = match near(name, taken()) {
                     Some(meant) => format!("did you mean {meant}?"),
-                    None => format!(
-                        "what can be set is {}",
-                        taken().collect::<Vec<_>>().join(", ")
-                    ),
+                    None => format!("what can be set is {}", taken().collect::<Vec<_>>().join(", ")),
                 };
                 problems.add(at, format!("it can't be set here; {hint}"));
             }
@@ -205,11 +155,7 @@ fn object(field: &str, object: &Map<String, Value>, rules: Rules, problems: &mut
     }
 }
 
-fn map<'a>(
-    field: &str,
-    value: &'a Value,
-    problems: &mut Problems,
-) -> Option<&'a Map<String, Value>> {
+fn map<'a>(field: &str, value: &'a Value, problems: &mut Problems) -> Option<&'a Map<String, Value>> {
     if value.as_object().is_none() {
         problems.add(field, "it has to be an object with fields");
     }
@@ -217,11 +163,7 @@ fn map<'a>(
 }
 
 /// The objects of a list, each with its field.
-fn items<'a>(
-    field: &str,
-    value: &'a Value,
-    problems: &mut Problems,
-) -> Vec<(String, &'a Map<String, Value>)> {
+fn items<'a>(field: &str, value: &'a Value, problems: &mut Problems) -> Vec<(String, &'a Map<String, Value>)> {
     if value.as_array().is_none() {
         problems.add(field, "it has to be a list");
     }
@@ -245,20 +187,10 @@ fn metadata(field: &str, value: &Value, problems: &mut Problems) {
 
 fn keys(field: &str, value: &Value, problems: &mut Problems) {
     for (key, value) in map(field, value, problems).into_iter().flatten() {
-        if OWN_KEYS.contains(&key.as_str())
-            || OWN_KEY_PREFIXES
-                .iter()
-                .any(|prefix| key.starts_with(prefix))
-        {
-            problems.add(
-                format!("{field}.{key}"),
-                "the operator and Kubernetes set it; use a prefix of your own",
-            );
+        if OWN_KEYS.contains(&key.as_str()) || OWN_KEY_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
+            problems.add(format!("{field}.{key}"), "the operator and Kubernetes set it; use a prefix of your own");
         } else if !value.is_string() {
-            problems.add(
-                format!("{field}.{key}"),
-                "it has to be text; put it in quotes",
-            );
+            problems.add(format!("{field}.{key}"), "it has to be text; put it in quotes");
         }
     }
 }
@@ -272,15 +204,9 @@ fn spec(field: &str, value: &Value, problems: &mut Problems) {
 fn containers(field: &str, value: &Value, problems: &mut Problems) {
     for (n, (at, container)) in items(field, value, problems).into_iter().enumerate() {
         if text(container, "name") != WORKER_CONTAINER {
-            problems.add(
-                at,
-                format!("the pod has one container; its name is {WORKER_CONTAINER}"),
-            );
+            problems.add(at, format!("the pod has one container; its name is {WORKER_CONTAINER}"));
         } else if n > 0 {
-            problems.add(
-                at,
-                format!("{WORKER_CONTAINER} is there twice; put all of it into the first one"),
-            );
+            problems.add(at, format!("{WORKER_CONTAINER} is there twice; put all of it into the first one"));
         } else {
             object(&at, container, CONTAINER, problems);
         }
@@ -293,7 +219,10 @@ fn env(field: &str, value: &Value, problems: &mut Problems) {
         if name.is_empty() {
             problems.add(at, "name is missing; write the variable's name");
         } else if is_reserved_variable(name) {
-            problems.add(format!("{at}.name"), format!("{name} begins with REPORT_ or SECRET_, which the operator sets; choose another name"));
+            problems.add(
+                format!("{at}.name"),
+                format!("{name} begins with REPORT_ or SECRET_, which the operator sets; choose another name"),
+            );
         }
     }
 }
@@ -301,7 +230,10 @@ fn env(field: &str, value: &Value, problems: &mut Problems) {
 fn env_from(field: &str, value: &Value, problems: &mut Problems) {
     for (at, from) in items(field, value, problems) {
         if is_reserved_variable(text(from, "prefix")) {
-            problems.add(format!("{at}.prefix"), "variables that begin with REPORT_ or SECRET_ are the operator's; choose another prefix");
+            problems.add(
+                format!("{at}.prefix"),
+                "variables that begin with REPORT_ or SECRET_ are the operator's; choose another prefix",
+            );
         }
     }
 }
@@ -309,14 +241,8 @@ fn env_from(field: &str, value: &Value, problems: &mut Problems) {
 fn ports(field: &str, value: &Value, problems: &mut Problems) {
     for (at, port) in items(field, value, problems) {
         for name in ["hostIP", "hostPort"] {
-            if port
-                .get(name)
-                .is_some_and(|value| !value.is_null() && value.as_i64() != Some(0))
-            {
-                problems.add(
-                    format!("{at}.{name}"),
-                    "it opens the node's own network; leave it out",
-                );
+            if port.get(name).is_some_and(|value| !value.is_null() && value.as_i64() != Some(0)) {
+                problems.add(format!("{at}.{name}"), "it opens the node's own network; leave it out");
             }
         }
     }
@@ -328,27 +254,15 @@ fn volumes(field: &str, value: &Value, problems: &mut Problems) {
         if name.is_empty() {
             problems.add(&at, "name is missing; write the volume's name");
         } else if OWN_VOLUMES.contains(&name) {
-            problems.add(
-                format!("{at}.name"),
-                format!("{name} is a volume of the operator; choose another name"),
-            );
+            problems.add(format!("{at}.name"), format!("{name} is a volume of the operator; choose another name"));
         }
-        for (kind, value) in volume
-            .iter()
-            .filter(|(kind, value)| *kind != "name" && !value.is_null())
-        {
+        for (kind, value) in volume.iter().filter(|(kind, value)| *kind != "name" && !value.is_null()) {
             if kind == "hostPath" {
-                problems.add(
-                    format!("{at}.{kind}"),
-                    "a pod may not reach into its node; use a persistentVolumeClaim",
-                );
+                problems.add(format!("{at}.{kind}"), "a pod may not reach into its node; use a persistentVolumeClaim");
             } else if !VOLUME_KINDS.contains(&kind.as_str()) {
                 problems.add(
                     format!("{at}.{kind}"),
-                    format!(
-                        "such a volume can't be used; use {}",
-                        VOLUME_KINDS.join(", ")
-                    ),
+                    format!("such a volume can't be used; use {}", VOLUME_KINDS.join(", ")),
                 );
             } else {
                 map(&format!("{at}.{kind}"), value, problems);
@@ -361,45 +275,29 @@ fn volume_mounts(field: &str, value: &Value, problems: &mut Problems) {
     for (at, mount) in items(field, value, problems) {
         let name = text(mount, "name");
         if OWN_VOLUMES.contains(&name) {
-            problems.add(
-                format!("{at}.name"),
-                format!("{name} is a volume of the operator; mount one of your own"),
-            );
+            problems.add(format!("{at}.name"), format!("{name} is a volume of the operator; mount one of your own"));
         }
         let path = text(mount, "mountPath");
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         let plain = format!("/{}/", parts.join("/"));
-        if !path.starts_with('/')
-            || path.contains(':')
-            || parts.iter().any(|part| matches!(*part, "." | ".."))
-        {
+        if !path.starts_with('/') || path.contains(':') || parts.iter().any(|part| matches!(*part, "." | "..")) {
             problems.add(
                 format!("{at}.mountPath"),
-                format!(
-                    "{path:?} can't be mounted at; write an absolute path such as {FILES_FOLDER}"
-                ),
+                format!("{path:?} can't be mounted at; write an absolute path such as {FILES_FOLDER}"),
             );
         } else if parts.is_empty() {
             problems.add(
                 format!("{at}.mountPath"),
                 format!("/ would hide the worker itself; write a path such as {FILES_FOLDER}"),
             );
-        } else if let Some(folder) = OWN_FOLDERS
-            .iter()
-            .find(|folder| plain.starts_with(&format!("{folder}/")))
-        {
+        } else if let Some(folder) = OWN_FOLDERS.iter().find(|folder| plain.starts_with(&format!("{folder}/"))) {
             problems.add(
                 format!("{at}.mountPath"),
-                format!(
-                    "{folder} is not for mounts of your own; write a path such as {FILES_FOLDER}"
-                ),
+                format!("{folder} is not for mounts of your own; write a path such as {FILES_FOLDER}"),
             );
         }
         if text(mount, "mountPropagation") == "Bidirectional" {
-            problems.add(
-                format!("{at}.mountPropagation"),
-                "it needs a privileged container; leave it out",
-            );
+            problems.add(format!("{at}.mountPropagation"), "it needs a privileged container; leave it out");
         }
     }
 }
@@ -408,31 +306,16 @@ fn volume_mounts(field: &str, value: &Value, problems: &mut Problems) {
 fn mounts_have_volumes(template: &Map<String, Value>, problems: &mut Problems) {
     let spec = template.get("spec").and_then(Value::as_object);
     let list = |object: Option<&Map<String, Value>>, name: &str| -> Vec<Value> {
-        object
-            .and_then(|object| object.get(name))
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
+        object.and_then(|object| object.get(name)).and_then(Value::as_array).cloned().unwrap_or_default()
     };
     let volumes = list(spec, "volumes");
-    let names: Vec<&str> = volumes
-        .iter()
-        .filter_map(|volume| volume.get("name").and_then(Value::as_str))
-        .collect();
+    let names: Vec<&str> = volumes.iter().filter_map(|volume| volume.get("name").and_then(Value::as_str)).collect();
     for (c, container) in list(spec, "containers").iter().enumerate() {
-        for (m, mount) in list(container.as_object(), "volumeMounts")
-            .iter()
-            .enumerate()
-        {
-            let name = mount
-                .get("name")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
+        for (m, mount) in list(container.as_object(), "volumeMounts").iter().enumerate() {
+            let name = mount.get("name").and_then(Value::as_str).unwrap_or_default();
             if !names.contains(&name) && !OWN_VOLUMES.contains(&name) {
                 let hint = near(name, names.iter().copied())
-                    .map_or("add it to spec.volumes".into(), |meant| {
-                        format!("did you mean {meant}?")
-                    });
+                    .map_or("add it to spec.volumes".into(), |meant| format!("did you mean {meant}?"));
                 problems.add(
                     format!("{POD}.spec.containers[{c}].volumeMounts[{m}].name"),
                     format!("there is no volume {name:?}; {hint}"),
@@ -456,10 +339,7 @@ fn container_security(field: &str, value: &Value, problems: &mut Problems) {
 
 fn user(field: &str, value: &Value, problems: &mut Problems) {
     if value.as_i64().is_none_or(|id| id <= 0) {
-        problems.add(
-            field,
-            "the worker does not run as root; write a number above 0, or leave it out",
-        );
+        problems.add(field, "the worker does not run as root; write a number above 0, or leave it out");
     }
 }
 
@@ -475,34 +355,18 @@ fn profile(field: &str, value: &Value, problems: &mut Problems) {
 
 fn capabilities(field: &str, value: &Value, problems: &mut Problems) {
     let added = map(field, value, problems).and_then(|capabilities| capabilities.get("add"));
-    if added.is_some_and(|added| {
-        !added.is_null() && added.as_array().is_none_or(|list| !list.is_empty())
-    }) {
-        problems.add(
-            format!("{field}.add"),
-            "the worker needs no capability; leave it out",
-        );
+    if added.is_some_and(|added| !added.is_null() && added.as_array().is_none_or(|list| !list.is_empty())) {
+        problems.add(format!("{field}.add"), "the worker needs no capability; leave it out");
     }
 }
 
 fn se_linux(field: &str, value: &Value, problems: &mut Problems) {
-    const TYPES: [&str; 5] = [
-        "",
-        "container_engine_t",
-        "container_init_t",
-        "container_kvm_t",
-        "container_t",
-    ];
+    const TYPES: [&str; 5] = ["", "container_engine_t", "container_init_t", "container_kvm_t", "container_t"];
     let Some(options) = map(field, value, problems) else {
         return;
     };
-    if !TYPES.contains(&text(options, "type"))
-        || !text(options, "user").is_empty()
-        || !text(options, "role").is_empty()
+    if !TYPES.contains(&text(options, "type")) || !text(options, "user").is_empty() || !text(options, "role").is_empty()
     {
-        problems.add(
-            field,
-            "it undoes the pod's security; set level only, or leave it out",
-        );
+        problems.add(field, "it undoes the pod's security; set level only, or leave it out");
     }
 }

@@ -10,57 +10,27 @@ const PATH_CHARS_MAX: usize = 1024;
 /// The schema of the ledger.
 const LEDGER_SCHEMA: &str = "report_operator";
 
-pub(super) fn check(
-    field: String,
-    sink: &Sink,
-    tables: &Tables,
-    problems: &mut Problems,
-) -> Option<CheckedSink> {
+pub(super) fn check(field: String, sink: &Sink, tables: &Tables, problems: &mut Problems) -> Option<CheckedSink> {
     if let Some(message) = tables.unknown(&sink.from) {
         problems.add(format!("{field}.from"), message);
     }
-    let options = [
-        ("postgres", sink.postgres.is_some()),
-        ("sqlite", sink.sqlite.is_some()),
-        ("lake", sink.lake.is_some()),
-    ];
+    let options =
+        [("postgres", sink.postgres.is_some()), ("sqlite", sink.sqlite.is_some()), ("lake", sink.lake.is_some())];
     let one = problems.one_of(&field, &options);
-    let postgres = sink
-        .postgres
-        .as_ref()
-        .and_then(|postgres| postgres_table(&format!("{field}.postgres"), postgres, problems));
-    let sqlite = sink
-        .sqlite
-        .as_ref()
-        .map(|sqlite| sqlite_table(&format!("{field}.sqlite"), sqlite, problems));
-    let lake = sink
-        .lake
-        .as_ref()
-        .and_then(|lake| lake_root(&format!("{field}.lake"), lake, &sink.from, tables, problems));
+    let postgres =
+        sink.postgres.as_ref().and_then(|postgres| postgres_table(&format!("{field}.postgres"), postgres, problems));
+    let sqlite = sink.sqlite.as_ref().map(|sqlite| sqlite_table(&format!("{field}.sqlite"), sqlite, problems));
+    let lake =
+        sink.lake.as_ref().and_then(|lake| lake_root(&format!("{field}.lake"), lake, &sink.from, tables, problems));
 
-    let mode = mode(
-        &format!("{field}.mode"),
-        sink.mode.as_ref(),
-        &sink.from,
-        tables,
-        problems,
-    );
-    tables.columns(
-        &format!("{field}.primaryKey"),
-        &sink.from,
-        &sink.primary_key,
-        (0, KEY_COLUMNS_MAX),
-        problems,
-    );
+    let mode = mode(&format!("{field}.mode"), sink.mode.as_ref(), &sink.from, tables, problems);
+    tables.columns(&format!("{field}.primaryKey"), &sink.from, &sink.primary_key, (0, KEY_COLUMNS_MAX), problems);
     let mut primary_key = sink.primary_key.clone();
     if let Some(SinkMode::Merge { key }) = &mode {
         if !primary_key.is_empty() && primary_key != *key {
             problems.add(
                 format!("{field}.primaryKey"),
-                format!(
-                    "merge takes its own key; write [{}], or leave it out",
-                    key.join(", ")
-                ),
+                format!("merge takes its own key; write [{}], or leave it out", key.join(", ")),
             );
         }
         primary_key.clone_from(key);
@@ -68,24 +38,10 @@ pub(super) fn check(
     if one && sink.lake.is_some() {
         not_for_a_lake(&field, sink, problems);
     }
-    if one
-        && sink.postgres.is_none()
-        && sink
-            .mode
-            .as_ref()
-            .and_then(|mode| mode.replace.as_ref()?.by)
-            .is_some()
-    {
-        problems.add(
-            format!("{field}.mode.replace.by"),
-            "it is about PostgreSQL tables only; leave it out",
-        );
+    if one && sink.postgres.is_none() && sink.mode.as_ref().and_then(|mode| mode.replace.as_ref()?.by).is_some() {
+        problems.add(format!("{field}.mode.replace.by"), "it is about PostgreSQL tables only; leave it out");
     }
-    let kind = if one {
-        postgres.or(sqlite).or(lake)
-    } else {
-        None
-    };
+    let kind = if one { postgres.or(sqlite).or(lake) } else { None };
     Some(CheckedSink {
         field,
         name: sink.name.clone(),
@@ -100,79 +56,42 @@ pub(super) fn check(
 
 fn not_for_a_lake(field: &str, sink: &Sink, problems: &mut Problems) {
     if sink.mode.as_ref().is_some_and(|mode| mode.merge.is_some()) {
-        problems.add(
-            format!("{field}.mode"),
-            "a lake takes replace or append; merge needs a database table",
-        );
+        problems.add(format!("{field}.mode"), "a lake takes replace or append; merge needs a database table");
     }
     if !sink.primary_key.is_empty() {
-        problems.add(format!("{field}.primaryKey"), "a lake has no primary key; leave it out, and write a check with unique to have it looked at");
+        problems.add(
+            format!("{field}.primaryKey"),
+            "a lake has no primary key; leave it out, and write a check with unique to have it looked at",
+        );
     }
     if sink.adopt {
-        problems.add(
-            format!("{field}.adopt"),
-            "it is about database tables only; leave it out",
-        );
+        problems.add(format!("{field}.adopt"), "it is about database tables only; leave it out");
     }
 }
 
-fn mode(
-    field: &str,
-    mode: Option<&Mode>,
-    from: &str,
-    tables: &Tables,
-    problems: &mut Problems,
-) -> Option<SinkMode> {
-    let Some(Mode {
-        replace,
-        append,
-        merge,
-    }) = mode
-    else {
+fn mode(field: &str, mode: Option<&Mode>, from: &str, tables: &Tables, problems: &mut Problems) -> Option<SinkMode> {
+    let Some(Mode { replace, append, merge }) = mode else {
         return Some(SinkMode::Replace(Default::default()));
     };
-    let options = [
-        ("replace", replace.is_some()),
-        ("append", append.is_some()),
-        ("merge", merge.is_some()),
-    ];
+    let options = [("replace", replace.is_some()), ("append", append.is_some()), ("merge", merge.is_some())];
     let one = problems.one_of(field, &options);
     if let Some(merge) = merge {
-        tables.columns(
-            &format!("{field}.merge.key"),
-            from,
-            &merge.key,
-            (1, KEY_COLUMNS_MAX),
-            problems,
-        );
+        tables.columns(&format!("{field}.merge.key"), from, &merge.key, (1, KEY_COLUMNS_MAX), problems);
     }
     match (replace, append, merge) {
         _ if !one => None,
         (Some(replace), ..) => Some(SinkMode::Replace(replace.by.unwrap_or_default())),
         (_, Some(_), _) => Some(SinkMode::Append),
-        (_, _, merge) => Some(SinkMode::Merge {
-            key: merge.as_ref()?.key.clone(),
-        }),
+        (_, _, merge) => Some(SinkMode::Merge { key: merge.as_ref()?.key.clone() }),
     }
 }
 
-fn postgres_table(
-    field: &str,
-    postgres: &PostgresSink,
-    problems: &mut Problems,
-) -> Option<SinkKind> {
+fn postgres_table(field: &str, postgres: &PostgresSink, problems: &mut Problems) -> Option<SinkKind> {
     let at = format!("{field}.table");
-    let (schema, table) = postgres
-        .table
-        .split_once('.')
-        .unwrap_or(("public", &postgres.table));
-    let usable =
-        table_name(&at, schema, "schema", problems) & table_name(&at, table, "table", problems);
+    let (schema, table) = postgres.table.split_once('.').unwrap_or(("public", &postgres.table));
+    let usable = table_name(&at, schema, "schema", problems) & table_name(&at, table, "table", problems);
     if schema == LEDGER_SCHEMA || schema == "information_schema" || schema.starts_with("pg_") {
-        problems.add(
-            at,
-            format!("the schema {schema} is not for data; name another one"),
-        );
+        problems.add(at, format!("the schema {schema} is not for data; name another one"));
     }
     usable.then(|| SinkKind::Postgres {
         connection: (&postgres.connection.secret_ref).into(),
@@ -187,68 +106,36 @@ fn sqlite_table(field: &str, sqlite: &SqliteSink, problems: &mut Problems) -> Si
     problems.no_template(&at, &sqlite.path);
     if sqlite.path.is_empty() || sqlite.path.ends_with('/') || sqlite.path.starts_with(':') {
         problems.add(at, "it names no file; write one such as /data/reporting.db");
-    } else if sqlite.path.contains("://")
-        || sqlite.path.starts_with("file:")
-        || sqlite.path.contains('?')
-    {
-        problems.add(
-            at,
-            "it is an address, not a path; write the path alone, such as /data/reporting.db",
-        );
+    } else if sqlite.path.contains("://") || sqlite.path.starts_with("file:") || sqlite.path.contains('?') {
+        problems.add(at, "it is an address, not a path; write the path alone, such as /data/reporting.db");
     }
     let at = format!("{field}.table");
-    if table_name(&at, &sqlite.table, "table", problems)
-        && sqlite.table.to_ascii_lowercase().starts_with("sqlite_")
-    {
-        problems.add(
-            at,
-            "names that begin with sqlite_ are SQLite's own; write another one",
-        );
+    if table_name(&at, &sqlite.table, "table", problems) && sqlite.table.to_ascii_lowercase().starts_with("sqlite_") {
+        problems.add(at, "names that begin with sqlite_ are SQLite's own; write another one");
     }
-    SinkKind::Sqlite {
-        path: sqlite.path.clone(),
-        table: sqlite.table.clone(),
-    }
+    SinkKind::Sqlite { path: sqlite.path.clone(), table: sqlite.table.clone() }
 }
 
 fn table_name(field: &str, name: &str, what: &str, problems: &mut Problems) -> bool {
-    let plain =
-        |(n, b): (usize, u8)| b.is_ascii_alphabetic() || b == b'_' || (n > 0 && b.is_ascii_digit());
+    let plain = |(n, b): (usize, u8)| b.is_ascii_alphabetic() || b == b'_' || (n > 0 && b.is_ascii_digit());
     if name.len() > IDENTIFIER_BYTES_MAX {
+        problems.add(field, format!("the {what} has {} bytes; the most is {IDENTIFIER_BYTES_MAX}", name.len()));
+    } else if name.is_empty() || !name.bytes().enumerate().all(plain) {
         problems.add(
             field,
-            format!(
-                "the {what} has {} bytes; the most is {IDENTIFIER_BYTES_MAX}",
-                name.len()
-            ),
+            format!("{name:?} can't be a {what}; write letters, digits and underscores, such as reporting.best_year"),
         );
-    } else if name.is_empty() || !name.bytes().enumerate().all(plain) {
-        problems.add(field, format!("{name:?} can't be a {what}; write letters, digits and underscores, such as reporting.best_year"));
     } else {
         return true;
     }
     false
 }
 
-fn lake_root(
-    field: &str,
-    lake: &LakeSink,
-    from: &str,
-    tables: &Tables,
-    problems: &mut Problems,
-) -> Option<SinkKind> {
-    tables.columns(
-        &format!("{field}.partitionBy"),
-        from,
-        &lake.partition_by,
-        (0, PARTITION_COLUMNS_MAX),
-        problems,
-    );
+fn lake_root(field: &str, lake: &LakeSink, from: &str, tables: &Tables, problems: &mut Problems) -> Option<SinkKind> {
+    tables.columns(&format!("{field}.partitionBy"), from, &lake.partition_by, (0, PARTITION_COLUMNS_MAX), problems);
     let at = format!("{field}.url");
     problems.plain_text(&at, &lake.url, PATH_CHARS_MAX);
-    let url = lake_url(&lake.url)
-        .map_err(|message| problems.add(at, message))
-        .ok()?;
+    let url = lake_url(&lake.url).map_err(|message| problems.add(at, message)).ok()?;
     Some(SinkKind::Lake {
         url,
         partition_by: lake.partition_by.clone(),
@@ -262,9 +149,7 @@ fn lake_url(text: &str) -> Result<String, String> {
     if text.contains("{{") {
         return Err("{{ }} is not filled in here; write the text as it is".into());
     }
-    let (scheme, rest) = text
-        .split_once("://")
-        .ok_or_else(|| format!("it is not an address; {EXAMPLE}"))?;
+    let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("it is not an address; {EXAMPLE}"))?;
     if let Some(wrong) = rest.chars().find(|c| "?#%\\".contains(*c)) {
         return Err(format!("{wrong:?} can't be part of it; {EXAMPLE}"));
     }
@@ -272,21 +157,14 @@ fn lake_url(text: &str) -> Result<String, String> {
     match scheme {
         "s3" => {
             let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-            let usable = (3..=63).contains(&host.len())
-                && host.bytes().all(|b| inner(b) || b == b'-' || b == b'.');
+            let usable = (3..=63).contains(&host.len()) && host.bytes().all(|b| inner(b) || b == b'-' || b == b'.');
             if !usable || !host.as_bytes().first().copied().is_some_and(inner) {
-                let shown = if host.contains('@') {
-                    "what stands before the path".into()
-                } else {
-                    format!("{host:?}")
-                };
+                let shown = if host.contains('@') { "what stands before the path".into() } else { format!("{host:?}") };
                 return Err(format!("{shown} can't be a bucket; {EXAMPLE}"));
             }
         }
         "file" if !host.is_empty() => {
-            return Err(format!(
-                "the path is not absolute; write file:///{rest} with three slashes"
-            ));
+            return Err(format!("the path is not absolute; write file:///{rest} with three slashes"));
         }
         "file" if path.trim_matches('/').is_empty() => {
             return Err("the root of the file system can't be a lake; name a folder".into());
@@ -298,11 +176,7 @@ fn lake_url(text: &str) -> Result<String, String> {
     if !path.is_empty() && path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err("there is an empty part, . or .. in its path; write it without".into());
     }
-    Ok(if path.is_empty() {
-        format!("{scheme}://{host}")
-    } else {
-        format!("{scheme}://{host}/{path}")
-    })
+    Ok(if path.is_empty() { format!("{scheme}://{host}") } else { format!("{scheme}://{host}/{path}") })
 }
 
 /// No two sinks may write the same place, or one inside the other.
@@ -313,13 +187,7 @@ pub(super) fn check_targets(sinks: &[CheckedSink], problems: &mut Problems) {
                 continue;
             };
             let hint = "one place has one sink: join the rows in a model";
-            problems.add(
-                &sink.field,
-                format!(
-                    "{shared} is written by {} (`{}`) too; {hint}",
-                    other.field, other.name
-                ),
-            );
+            problems.add(&sink.field, format!("{shared} is written by {} (`{}`) too; {hint}", other.field, other.name));
         }
     }
 }
@@ -327,37 +195,20 @@ pub(super) fn check_targets(sinks: &[CheckedSink], problems: &mut Problems) {
 fn shared(one: &SinkKind, other: &SinkKind) -> Option<String> {
     match (one, other) {
         (
-            SinkKind::Postgres {
-                connection,
-                schema,
-                table,
-            },
-            SinkKind::Postgres {
-                connection: connection2,
-                schema: schema2,
-                table: table2,
-            },
+            SinkKind::Postgres { connection, schema, table },
+            SinkKind::Postgres { connection: connection2, schema: schema2, table: table2 },
         ) => (connection == connection2 && schema == schema2 && table == table2)
             .then(|| format!("the table {schema}.{table}")),
-        (
-            SinkKind::Sqlite { path, table },
-            SinkKind::Sqlite {
-                path: path2,
-                table: table2,
-            },
-        ) => {
+        (SinkKind::Sqlite { path, table }, SinkKind::Sqlite { path: path2, table: table2 }) => {
             // SQLite's names do not tell case apart.
             let same = plain_path(path) == plain_path(path2) && table.eq_ignore_ascii_case(table2);
             same.then(|| format!("the table {table} of {path}"))
         }
         (SinkKind::Lake { url, .. }, SinkKind::Lake { url: url2, .. }) => {
             let inside = |outer: &str, inner: &str| {
-                inner
-                    .strip_prefix(outer)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             };
-            (inside(url, url2) || inside(url2, url))
-                .then(|| format!("the folder {url}, or one inside or around it,"))
+            (inside(url, url2) || inside(url2, url)).then(|| format!("the folder {url}, or one inside or around it,"))
         }
         (SinkKind::Postgres { .. } | SinkKind::Sqlite { .. } | SinkKind::Lake { .. }, _) => None,
     }
@@ -365,10 +216,5 @@ fn shared(one: &SinkKind, other: &SinkKind) -> Option<String> {
 
 /// A path without `.` and empty parts.
 fn plain_path(path: &str) -> (bool, Vec<&str>) {
-    (
-        path.starts_with('/'),
-        path.split('/')
-            .filter(|part| !matches!(*part, "" | "."))
-            .collect(),
-    )
+    (path.starts_with('/'), path.split('/').filter(|part| !matches!(*part, "" | ".")).collect())
 }

@@ -17,28 +17,11 @@ const HEADER_VALUE_CHARS_MAX: usize = 4096;
 const FROM_CHARS_MAX: usize = 256;
 const ROWS_CHARS_MAX: usize = 256;
 /// Headers that are about the connection or about parts of a file: the worker sets them as it needs them.
-const OWN_HEADERS: [&str; 6] = [
-    "connection",
-    "content-length",
-    "host",
-    "range",
-    "te",
-    "transfer-encoding",
-];
+const OWN_HEADERS: [&str; 6] = ["connection", "content-length", "host", "range", "te", "transfer-encoding"];
 
-pub(super) fn check(
-    field: String,
-    source: &Source,
-    problems: &mut Problems,
-) -> Option<CheckedSource> {
+pub(super) fn check(field: String, source: &Source, problems: &mut Problems) -> Option<CheckedSource> {
     problems.description(&field, source.description.as_deref());
-    problems.one_of(
-        &field,
-        &[
-            ("http", source.http.is_some()),
-            ("file", source.file.is_some()),
-        ],
-    );
+    problems.one_of(&field, &[("http", source.http.is_some()), ("file", source.file.is_some())]);
     let from_http = source.http.as_ref().map(|http| {
         let ending = http_source(&format!("{field}.http"), http, problems);
         (SourceKind::Http(http.clone()), ending)
@@ -69,10 +52,7 @@ fn http_source(field: &str, http: &HttpSource, problems: &mut Problems) -> Optio
     let path = match parse(&http.url) {
         Ok(url) => {
             if !url.username().is_empty() || url.password().is_some() {
-                problems.add(
-                    at,
-                    "there is a user or password in it; send it as a header with valueFrom",
-                );
+                problems.add(at, "there is a user or password in it; send it as a header with valueFrom");
             }
             Some(url.path().to_owned())
         }
@@ -81,26 +61,13 @@ fn http_source(field: &str, http: &HttpSource, problems: &mut Problems) -> Optio
             None
         }
     };
-    problems.list_len(
-        &format!("{field}.headers"),
-        http.headers.len(),
-        0,
-        HEADERS_MAX,
-    );
+    problems.list_len(&format!("{field}.headers"), http.headers.len(), 0, HEADERS_MAX);
     for (n, one) in http.headers.iter().enumerate() {
         let at = format!("{field}.headers[{n}]");
         header(&at, one, problems);
-        if let Some(first) = http.headers[..n]
-            .iter()
-            .position(|other| other.name.eq_ignore_ascii_case(&one.name))
-        {
-            problems.add(
-                format!("{at}.name"),
-                format!(
-                    "{} is the name of headers[{first}] too; send it once",
-                    one.name
-                ),
-            );
+        if let Some(first) = http.headers[..n].iter().position(|other| other.name.eq_ignore_ascii_case(&one.name)) {
+            problems
+                .add(format!("{at}.name"), format!("{} is the name of headers[{first}] too; send it once", one.name));
         }
     }
     problems.span(&format!("{field}.timeout"), http.timeout.as_ref());
@@ -112,35 +79,26 @@ fn http_source(field: &str, http: &HttpSource, problems: &mut Problems) -> Optio
 /// may hold a password.
 fn parse(text: &str) -> Result<Url, String> {
     let lower = text.to_ascii_lowercase();
-    let Some(rest) = ["http://", "https://"]
-        .iter()
-        .find_map(|scheme| lower.strip_prefix(scheme))
-    else {
+    let Some(rest) = ["http://", "https://"].iter().find_map(|scheme| lower.strip_prefix(scheme)) else {
         return Err("it has to begin with http:// or https://".into());
     };
-    let url = if rest.starts_with('/') {
-        Err(url::ParseError::EmptyHost)
-    } else {
-        Url::parse(text)
-    };
-    url.map_err(|error| {
-        format!("it is not an address ({error}); write one such as https://example.org/data.csv")
-    })
+    let url = if rest.starts_with('/') { Err(url::ParseError::EmptyHost) } else { Url::parse(text) };
+    url.map_err(|error| format!("it is not an address ({error}); write one such as https://example.org/data.csv"))
 }
 
 fn header(field: &str, header: &Header, problems: &mut Problems) {
     let at = format!("{field}.name");
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b);
-    if header.name.is_empty()
-        || header.name.len() > HEADER_NAME_BYTES_MAX
-        || !header.name.bytes().all(token)
-    {
-        problems.add(at, format!("{:?} can't be the name of a header; write letters, digits and dashes, such as User-Agent", header.name));
-    } else if OWN_HEADERS.contains(&header.name.to_ascii_lowercase().as_str()) {
+    if header.name.is_empty() || header.name.len() > HEADER_NAME_BYTES_MAX || !header.name.bytes().all(token) {
         problems.add(
             at,
-            format!("{} is set by the worker itself; remove it", header.name),
+            format!(
+                "{:?} can't be the name of a header; write letters, digits and dashes, such as User-Agent",
+                header.name
+            ),
         );
+    } else if OWN_HEADERS.contains(&header.name.to_ascii_lowercase().as_str()) {
+        problems.add(at, format!("{} is set by the worker itself; remove it", header.name));
     }
     match (&header.value, &header.value_from) {
         (Some(value), None) => {
@@ -149,18 +107,17 @@ fn header(field: &str, header: &Header, problems: &mut Problems) {
                     format!("{field}.value"),
                     format!("it is too long; the most is {HEADER_VALUE_CHARS_MAX} characters"),
                 );
-            } else if !value
-                .chars()
-                .all(|c| c == '\t' || c == ' ' || c.is_ascii_graphic())
-            {
-                problems.add(format!("{field}.value"), "there is a control character or one outside ASCII in it; a header can't carry that");
+            } else if !value.chars().all(|c| c == '\t' || c == ' ' || c.is_ascii_graphic()) {
+                problems.add(
+                    format!("{field}.value"),
+                    "there is a control character or one outside ASCII in it; a header can't carry that",
+                );
             }
         }
         (None, Some(_)) => {}
-        (Some(_), Some(_)) => problems.add(
-            field,
-            "value and valueFrom are set; set exactly one of value and valueFrom",
-        ),
+        (Some(_), Some(_)) => {
+            problems.add(field, "value and valueFrom are set; set exactly one of value and valueFrom")
+        }
         (None, None) => problems.add(field, "none is set; set exactly one of value and valueFrom"),
     }
 }
@@ -172,38 +129,28 @@ fn file_source(field: &str, file: &FileSource, problems: &mut Problems) {
     if file.path.is_empty() || file.path.ends_with('/') {
         problems.add(at, "it names no file; write one such as data/orders.csv");
     } else if let Some((scheme, _)) = file.path.split_once("://") {
-        let hint = if matches!(scheme, "http" | "https") {
-            "write it as http: {url: …}"
-        } else {
-            "write the path alone"
-        };
+        let hint =
+            if matches!(scheme, "http" | "https") { "write it as http: {url: …}" } else { "write the path alone" };
         problems.add(at, format!("{scheme}:// is an address, not a path; {hint}"));
     }
 }
 
 /// The format that is set, or the one that the ending of the name says.
-fn format(
-    field: &str,
-    format: Option<&Format>,
-    path: Option<&str>,
-    problems: &mut Problems,
-) -> Option<FormatKind> {
+fn format(field: &str, format: Option<&Format>, path: Option<&str>, problems: &mut Problems) -> Option<FormatKind> {
     let field = format!("{field}.format");
     let Some(format) = format else {
         let path = path?;
         let known = by_ending(path);
         if known.is_none() {
             let name = path.rsplit('/').next().unwrap_or_default();
-            problems.add(field, format!("the ending of {name:?} does not say the format; set format, such as format: {{csv: {{}}}}"));
+            problems.add(
+                field,
+                format!("the ending of {name:?} does not say the format; set format, such as format: {{csv: {{}}}}"),
+            );
         }
         return known;
     };
-    let Format {
-        csv,
-        json,
-        ndjson,
-        parquet,
-    } = format;
+    let Format { csv, json, ndjson, parquet } = format;
     let options = [
         ("csv", csv.is_some()),
         ("json", json.is_some()),
@@ -211,36 +158,21 @@ fn format(
         ("parquet", parquet.is_some()),
     ];
     let one = problems.one_of(&field, &options);
-    let csv = csv
-        .as_ref()
-        .map(|csv| FormatKind::Csv(csv_format(&format!("{field}.csv"), csv, problems)));
-    let json = json
-        .as_ref()
-        .map(|json| json_format(&format!("{field}.json"), json, problems));
+    let csv = csv.as_ref().map(|csv| FormatKind::Csv(csv_format(&format!("{field}.csv"), csv, problems)));
+    let json = json.as_ref().map(|json| json_format(&format!("{field}.json"), json, problems));
     if !one {
         return None;
     }
-    csv.or(json)
-        .or(ndjson.as_ref().map(|_| FormatKind::NdJson))
-        .or(parquet.as_ref().map(|_| FormatKind::Parquet))
+    csv.or(json).or(ndjson.as_ref().map(|_| FormatKind::NdJson)).or(parquet.as_ref().map(|_| FormatKind::Parquet))
 }
 
 fn by_ending(path: &str) -> Option<FormatKind> {
     let path = path.to_ascii_lowercase();
     let (_, ending) = path.strip_suffix(".gz").unwrap_or(&path).rsplit_once('.')?;
-    let csv = CsvFormat {
-        delimiter: b',',
-        quote: Some(b'"'),
-        trim: false,
-        header: true,
-        encoding: Default::default(),
-    };
+    let csv = CsvFormat { delimiter: b',', quote: Some(b'"'), trim: false, header: true, encoding: Default::default() };
     match ending {
         "csv" => Some(FormatKind::Csv(csv)),
-        "tsv" => Some(FormatKind::Csv(CsvFormat {
-            delimiter: b'\t',
-            ..csv
-        })),
+        "tsv" => Some(FormatKind::Csv(CsvFormat { delimiter: b'\t', ..csv })),
         "json" => Some(FormatKind::Json { path: Vec::new() }),
         "ndjson" | "jsonl" => Some(FormatKind::NdJson),
         "parquet" => Some(FormatKind::Parquet),
@@ -258,18 +190,12 @@ fn csv_format(field: &str, csv: &Csv, problems: &mut Problems) -> CsvFormat {
                 } else {
                     "write one ASCII character that is no line break"
                 };
-                problems.add(
-                    format!("{field}.{name}"),
-                    format!("{text:?} can't be the {name}; {hint}"),
-                );
+                problems.add(format!("{field}.{name}"), format!("{text:?} can't be the {name}; {hint}"));
                 None
             }
         }
     };
-    let delimiter = csv
-        .delimiter
-        .as_deref()
-        .map_or(Some(b','), |text| one_byte("delimiter", text));
+    let delimiter = csv.delimiter.as_deref().map_or(Some(b','), |text| one_byte("delimiter", text));
     let quote = match csv.quote.as_deref() {
         None => Some(b'"'),
         Some("") => None,
@@ -279,10 +205,7 @@ fn csv_format(field: &str, csv: &Csv, problems: &mut Problems) -> CsvFormat {
         && delimiter == quote
     {
         let hint = "write another one, or quote: \"\" where nothing is quoted";
-        problems.add(
-            format!("{field}.quote"),
-            format!("{:?} is the delimiter too; {hint}", char::from(quote)),
-        );
+        problems.add(format!("{field}.quote"), format!("{:?} is the delimiter too; {hint}", char::from(quote)));
     }
     CsvFormat {
         delimiter: delimiter.unwrap_or(b','),
@@ -298,21 +221,20 @@ fn json_format(field: &str, json: &Json, problems: &mut Problems) -> FormatKind 
     let at = format!("{field}.rows");
     problems.plain_text(&at, rows, ROWS_CHARS_MAX);
     let path: Vec<String> = rows.split('.').skip(1).map(str::to_owned).collect();
-    let usable = |name: &String| {
-        !name.is_empty() && !name.contains(['[', ']', '*', '?', '(', ')', '\'', '"', '$', '@', ' '])
-    };
+    let usable =
+        |name: &String| !name.is_empty() && !name.contains(['[', ']', '*', '?', '(', ')', '\'', '"', '$', '@', ' ']);
     if !(rows == "$" || rows.starts_with("$.")) || !path.iter().all(usable) {
-        problems.add(at, format!("{rows:?} can't be read; write $ for the document itself or field names only, such as $.result.rows"));
+        problems.add(
+            at,
+            format!(
+                "{rows:?} can't be read; write $ for the document itself or field names only, such as $.result.rows"
+            ),
+        );
     }
     FormatKind::Json { path }
 }
 
-fn columns(
-    field: &str,
-    source: &Source,
-    format: Option<&FormatKind>,
-    problems: &mut Problems,
-) -> Vec<CheckedColumn> {
+fn columns(field: &str, source: &Source, format: Option<&FormatKind>, problems: &mut Problems) -> Vec<CheckedColumn> {
     let list = format!("{field}.columns");
     problems.list_len(&list, source.columns.len(), 0, COLUMNS_MAX);
     let needed = match format {
@@ -324,7 +246,10 @@ fn columns(
     if let Some(format) = needed
         && source.columns.is_empty()
     {
-        problems.add(&list, format!("{format} does not say the types of its columns; list them, such as {{name: id, type: int64}}"));
+        problems.add(
+            &list,
+            format!("{format} does not say the types of its columns; list them, such as {{name: id, type: int64}}"),
+        );
     }
     let headless = matches!(format, Some(FormatKind::Csv(csv)) if !csv.header);
     let mut seen = std::collections::HashMap::new();
@@ -335,10 +260,7 @@ fn columns(
             if first != n {
                 problems.add(
                     format!("{field}.name"),
-                    format!(
-                        "`{}` is the name of columns[{first}] too; columns need names of their own",
-                        column.name
-                    ),
+                    format!("`{}` is the name of columns[{first}] too; columns need names of their own", column.name),
                 );
             }
             self::column(field, column, headless, problems)
@@ -346,36 +268,34 @@ fn columns(
         .collect()
 }
 
-fn column(
-    field: String,
-    column: &Column,
-    headless: bool,
-    problems: &mut Problems,
-) -> Option<CheckedColumn> {
+fn column(field: String, column: &Column, headless: bool, problems: &mut Problems) -> Option<CheckedColumn> {
     let at = format!("{field}.name");
     let snake = crate::column::snake_case(&column.name);
     if !is_identifier(&column.name) && is_identifier(&snake) {
-        problems.add(at, format!("{:?} can't be a name in SQL; write {snake}, and from: where the input's name differs by more", column.name));
+        problems.add(
+            at,
+            format!(
+                "{:?} can't be a name in SQL; write {snake}, and from: where the input's name differs by more",
+                column.name
+            ),
+        );
     } else {
         problems.identifier(&at, &column.name);
     }
     if let Some(from) = &column.from {
         let at = format!("{field}.from");
         if from.is_empty() {
-            problems.add(
-                at,
-                "it is empty; write the name in the input, or leave it out",
-            );
+            problems.add(at, "it is empty; write the name in the input, or leave it out");
         } else if headless {
-            problems.add(at, "without a header the input has no names; leave it out and list the columns in their order");
+            problems
+                .add(at, "without a header the input has no names; leave it out and list the columns in their order");
         } else {
             problems.plain_text(&at, from, FROM_CHARS_MAX);
         }
     }
     problems.description(&field, column.description.as_deref());
-    let type_ = ColumnType::parse(&column.type_)
-        .map_err(|message| problems.add(format!("{field}.type"), message))
-        .ok()?;
+    let type_ =
+        ColumnType::parse(&column.type_).map_err(|message| problems.add(format!("{field}.type"), message)).ok()?;
     Some(CheckedColumn {
         name: column.name.clone(),
         from: column.from.clone(),

@@ -58,8 +58,8 @@ fn edited(base: &str, edit: &str) -> Result<Checked, Vec<String>> {
 }
 
 fn named(manifest: Value) -> Result<Checked, Vec<String>> {
-    let manifest: Manifest = serde_json::from_value(manifest.clone())
-        .unwrap_or_else(|error| panic!("{manifest}: {error}"));
+    let manifest: Manifest =
+        serde_json::from_value(manifest.clone()).unwrap_or_else(|error| panic!("{manifest}: {error}"));
     let result = validate(&manifest.metadata.name, &manifest.spec);
     result.map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
@@ -79,32 +79,16 @@ fn base() -> Checked {
 #[test]
 fn a_manifest_without_a_problem_becomes_a_closed_value() {
     let checked = base();
-    assert_eq!(
-        checked
-            .models
-            .iter()
-            .map(|model| model.name.as_str())
-            .collect::<Vec<_>>(),
-        ["recent", "best_year"]
-    );
+    assert_eq!(checked.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["recent", "best_year"]);
     assert_eq!(checked.models[1].field, "spec.models[0]");
     assert_eq!(checked.models[1].reads, ["recent"]);
     assert!(
         matches!(&checked.sources[0].format, FormatKind::Csv(csv) if csv.delimiter == b',' && csv.quote == Some(b'"') && csv.header)
     );
-    assert!(
-        matches!(&checked.checks[1].rule, CheckRule::Sql { reads, .. } if reads == &["recent"])
-    );
-    assert_eq!(
-        checked.sinks[0].mode,
-        SinkMode::Merge {
-            key: vec!["series_id".into()]
-        }
-    );
+    assert!(matches!(&checked.checks[1].rule, CheckRule::Sql { reads, .. } if reads == &["recent"]));
+    assert_eq!(checked.sinks[0].mode, SinkMode::Merge { key: vec!["series_id".into()] });
     assert_eq!(checked.sinks[0].primary_key, ["series_id"]);
-    assert!(
-        matches!(&checked.sinks[1].kind, SinkKind::Lake { url, .. } if url == "s3://lake/silver/series")
-    );
+    assert!(matches!(&checked.sinks[1].kind, SinkKind::Lake { url, .. } if url == "s3://lake/silver/series"));
     let secrets: Vec<String> = checked.secrets.iter().map(|key| key.variable()).collect();
     assert_eq!(secrets, ["SECRET_CONTACT_EMAIL", "SECRET_REPORTING_DB_URL"]);
     assert!(checked.schedule.is_some());
@@ -126,10 +110,7 @@ sinks: [{name: s, from: x, lake: {url: "gs://lake"}}]
 worker: {scratch: '10'}
 "#;
     let problems = edited(BASE_MANIFEST, edit).unwrap_err();
-    let fields: Vec<&str> = problems
-        .iter()
-        .map(|problem| problem.split_once(": ").unwrap().0)
-        .collect();
+    let fields: Vec<&str> = problems.iter().map(|problem| problem.split_once(": ").unwrap().0).collect();
     assert_eq!(
         fields,
         [
@@ -156,10 +137,7 @@ fn a_wrong_name_of_a_pipeline_says_what_to_write() {
         ("x".repeat(40).as_str(), ""),
         ("x-3006450", ""),
         ("x30064500", ""),
-        (
-            "x".repeat(41).as_str(),
-            "metadata.name: 41 characters are too many; the most is 40",
-        ),
+        ("x".repeat(41).as_str(), "metadata.name: 41 characters are too many; the most is 40"),
         (
             "Daily_Report",
             "metadata.name: \"Daily_Report\" can't be a name; write lower case letters, digits and dashes, with no dash at an end, such as daily-report",
@@ -179,44 +157,28 @@ fn a_wrong_name_of_a_pipeline_says_what_to_write() {
     ] {
         let mut manifest: Value = serde_yaml::from_str(BASE_MANIFEST).unwrap();
         manifest["metadata"]["name"] = json!(name);
-        assert_eq!(
-            named(manifest).err().unwrap_or_default().join("\n"),
-            want,
-            "{name}"
-        );
+        assert_eq!(named(manifest).err().unwrap_or_default().join("\n"), want, "{name}");
     }
 }
 
 #[test]
 fn a_wrong_setting_of_runs_says_what_to_write() {
     for (edit, want) in [
-        (
-            "schedule: '61 * * * *'",
-            "spec.schedule: minute 61 is outside 0-59",
-        ),
+        ("schedule: '61 * * * *'", "spec.schedule: minute 61 is outside 0-59"),
         ("schedule: null", ""),
         (
             "{schedule: null, timeZone: Europe/Rom}",
             "spec.timeZone: there is no time zone \"Europe/Rom\"; did you mean Europe/Rome?",
         ),
-        (
-            "freshness: {maxAge: '12'}",
-            "spec.freshness.maxAge: 12 has no unit; write 12h or 12m",
-        ),
+        ("freshness: {maxAge: '12'}", "spec.freshness.maxAge: 12 has no unit; write 12h or 12m"),
         ("startingDeadline: 15m", ""),
         (
             "startingDeadline: 5m",
             "spec.startingDeadline: 5m is less than 15m; write 15m or more: Kubernetes may be that late when many schedules are due at once",
         ),
-        (
-            "timeout: 0s",
-            "spec.timeout: 0s is nothing; write 12h or 12m",
-        ),
+        ("timeout: 0s", "spec.timeout: 0s is nothing; write 12h or 12m"),
         ("retries: 11", "spec.retries: 11 is outside 0 to 10"),
-        (
-            "history: {failed: 0}",
-            "spec.history.failed: 0 is outside 1 to 100",
-        ),
+        ("history: {failed: 0}", "spec.history.failed: 0 is outside 1 to 100"),
         (
             "sources: []\nmodels: []\nchecks: []\nsinks: []",
             "spec.sources: the list is empty; write at least 1\nspec.sinks: the list is empty; write at least 1",
@@ -239,10 +201,7 @@ spec:
 #[test]
 fn a_wrong_source_says_what_to_write() {
     for (source, want) in [
-        (
-            "file: {path: a.csv}, columns: [{name: x, type: string}]",
-            "",
-        ),
+        ("file: {path: a.csv}, columns: [{name: x, type: string}]", ""),
         (
             "file: {path: a.csv}",
             "spec.sources[0].columns: csv does not say the types of its columns; list them, such as {name: id, type: int64}",
@@ -265,18 +224,12 @@ fn a_wrong_source_says_what_to_write() {
             "http: {url: 'https://x.org/api?f=a.parquet'}",
             "spec.sources[0].format: the ending of \"api\" does not say the format; set format, such as format: {csv: {}}",
         ),
-        (
-            "format: {parquet: {}}",
-            "spec.sources[0]: none is set; set exactly one of http and file",
-        ),
+        ("format: {parquet: {}}", "spec.sources[0]: none is set; set exactly one of http and file"),
         (
             "http: {url: 'https://x.org/a.parquet'}, file: {path: a.parquet}",
             "spec.sources[0]: http and file are set; set exactly one of http and file",
         ),
-        (
-            "http: {url: 'ftp://x.org/a.parquet'}",
-            "spec.sources[0].http.url: it has to begin with http:// or https://",
-        ),
+        ("http: {url: 'ftp://x.org/a.parquet'}", "spec.sources[0].http.url: it has to begin with http:// or https://"),
         (
             "http: {url: 'https:///a.parquet'}",
             "spec.sources[0].http.url: it is not an address (empty host); write one such as https://example.org/data.csv",
@@ -353,10 +306,7 @@ fn a_wrong_source_says_what_to_write() {
             "file: {path: a}, columns: [{name: x, type: string}], format: {csv: {delimiter: '\\t'}}",
             "spec.sources[0].format.csv.delimiter: \"\\\\t\" can't be the delimiter; write \"\\t\" in double quotes for a tab",
         ),
-        (
-            "file: {path: a}, columns: [{name: x, type: string}], format: {csv: {delimiter: \"\\t\", quote: ''}}",
-            "",
-        ),
+        ("file: {path: a}, columns: [{name: x, type: string}], format: {csv: {delimiter: \"\\t\", quote: ''}}", ""),
         (
             "file: {path: a}, columns: [{name: x, type: string}], format: {csv: {quote: €}}",
             "spec.sources[0].format.csv.quote: \"€\" can't be the quote; write one ASCII character that is no line break",
@@ -369,10 +319,7 @@ fn a_wrong_source_says_what_to_write() {
             "file: {path: a.csv}, columns: [{name: x, from: X, type: string}], format: {csv: {header: false}}",
             "spec.sources[0].columns[0].from: without a header the input has no names; leave it out and list the columns in their order",
         ),
-        (
-            "file: {path: a}, columns: [{name: x, type: string}], format: {json: {rows: $.a.b-c}}",
-            "",
-        ),
+        ("file: {path: a}, columns: [{name: x, type: string}], format: {json: {rows: $.a.b-c}}", ""),
         (
             "file: {path: a}, columns: [{name: x, type: string}], format: {json: {rows: '$.a[0]'}}",
             "spec.sources[0].format.json.rows: \"$.a[0]\" can't be read; write $ for the document itself or field names only, such as $.result.rows",
@@ -398,32 +345,20 @@ fn a_wrong_source_says_what_to_write() {
             "spec.sources[0].columns[0].type: \"text\" is not a type; use string, boolean, int16, int32, int64, float32, float64, decimal(18,3), date, timestamp or timestamptz",
         ),
     ] {
-        check_problem(
-            ONE_SOURCE,
-            &format!("sources: [{{name: a, {source}}}]"),
-            want,
-        );
+        check_problem(ONE_SOURCE, &format!("sources: [{{name: a, {source}}}]"), want);
     }
 }
 
 #[test]
 fn the_ending_of_a_name_says_the_format() {
     for (path, want) in [
-        (
-            "a.csv",
-            "Csv(CsvFormat { delimiter: 44, quote: Some(34), trim: false, header: true, encoding: Utf8 })",
-        ),
-        (
-            "a.tsv.gz",
-            "Csv(CsvFormat { delimiter: 9, quote: Some(34), trim: false, header: true, encoding: Utf8 })",
-        ),
+        ("a.csv", "Csv(CsvFormat { delimiter: 44, quote: Some(34), trim: false, header: true, encoding: Utf8 })"),
+        ("a.tsv.gz", "Csv(CsvFormat { delimiter: 9, quote: Some(34), trim: false, header: true, encoding: Utf8 })"),
         ("a.json", "Json { path: [] }"),
         ("a.jsonl", "NdJson"),
         ("a.parquet", "Parquet"),
     ] {
-        let edit = format!(
-            "sources: [{{name: a, file: {{path: {path}}}, columns: [{{name: x, type: string}}]}}]"
-        );
+        let edit = format!("sources: [{{name: a, file: {{path: {path}}}, columns: [{{name: x, type: string}}]}}]");
         let checked = edited(ONE_SOURCE, &edit).unwrap();
         assert_eq!(format!("{:?}", checked.sources[0].format), want, "{path}");
     }
@@ -452,18 +387,12 @@ fn a_wrong_model_says_where_and_what_to_write() {
             "{name: a, sql: \"SELECT *\\nFROM orders JOIN \\\"Series\\\" ON true\"}",
             "spec.models[0].sql: line 2, column 6: no model or source `orders`; there is series, a\nspec.models[0].sql: line 2, column 18: no model or source `Series`; did you mean `series`?",
         ),
-        (
-            "{name: a, sql: SELECT * FROM}",
-            "spec.models[0].sql: at the end: expected identifier, found the end",
-        ),
+        ("{name: a, sql: SELECT * FROM}", "spec.models[0].sql: at the end: expected identifier, found the end"),
         (
             "{name: a, sql: SELECT * FROM public.series}",
             "spec.models[0].sql: line 1, column 15: public.series has a schema; name a source or model: tables in databases are sources of their own",
         ),
-        (
-            "{name: a, sql: SELECT * FROM a}",
-            "spec.models[0].sql: a model can't read itself: a → a",
-        ),
+        ("{name: a, sql: SELECT * FROM a}", "spec.models[0].sql: a model can't read itself: a → a"),
         (
             "{name: a, sql: SELECT * FROM b}, {name: b, sql: SELECT * FROM a}",
             "spec.models[0].sql: models can't read each other in a circle: a → b → a",
@@ -492,15 +421,12 @@ fn a_wrong_model_says_where_and_what_to_write() {
 #[test]
 fn models_come_after_what_they_read_and_else_in_the_manifests_order() {
     let models = "[{name: z, sql: SELECT 1}, {name: c, sql: 'SELECT * FROM b, a'}, {name: a, sql: SELECT 1}, {name: b, sql: SELECT * FROM a}, {name: w, sql: SELECT 1}]";
-    let checked = edited(BASE_MANIFEST, &format!("{{models: {models}, checks: [], sinks: [{{name: s, from: c, sqlite: {{path: x, table: t}}}}]}}")).unwrap();
-    assert_eq!(
-        checked
-            .models
-            .iter()
-            .map(|model| model.name.as_str())
-            .collect::<Vec<_>>(),
-        ["z", "a", "b", "c", "w"]
-    );
+    let checked = edited(
+        BASE_MANIFEST,
+        &format!("{{models: {models}, checks: [], sinks: [{{name: s, from: c, sqlite: {{path: x, table: t}}}}]}}"),
+    )
+    .unwrap();
+    assert_eq!(checked.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["z", "a", "b", "c", "w"]);
 }
 
 #[test]
@@ -518,30 +444,18 @@ fn a_wrong_check_says_what_to_write() {
             "name: k, from: serie, rows: {min: 1}",
             "spec.checks[0].from: no model or source `serie`; did you mean `series`?",
         ),
-        (
-            "name: k, from: series",
-            "spec.checks[0]: none is set; set exactly one of notNull, unique, rows and sql",
-        ),
+        ("name: k, from: series", "spec.checks[0]: none is set; set exactly one of notNull, unique, rows and sql"),
         (
             "name: k, from: series, unique: [year], rows: {min: 1}",
             "spec.checks[0]: unique and rows are set; set exactly one of notNull, unique, rows and sql",
         ),
-        (
-            "name: k, unique: [year]",
-            "spec.checks[0]: from is missing; name the source or model that is checked",
-        ),
+        ("name: k, unique: [year]", "spec.checks[0]: from is missing; name the source or model that is checked"),
         (
             "name: k, from: series, sql: SELECT 1",
             "spec.checks[0].from: a sql check names its tables itself; leave it out",
         ),
-        (
-            "name: k, from: series, notNull: []",
-            "spec.checks[0].notNull: the list is empty; write at least 1",
-        ),
-        (
-            "name: k, from: series, unique: [year, year]",
-            "spec.checks[0].unique[1]: `year` is named twice; remove one",
-        ),
+        ("name: k, from: series, notNull: []", "spec.checks[0].notNull: the list is empty; write at least 1"),
+        ("name: k, from: series, unique: [year, year]", "spec.checks[0].unique[1]: `year` is named twice; remove one"),
         (
             "name: k, from: series, unique: [yaer]",
             "spec.checks[0].unique[0]: series has no column `yaer`; did you mean `year`?",
@@ -551,18 +465,12 @@ fn a_wrong_check_says_what_to_write() {
             "spec.checks[0].unique[0]: series has no column `value`; it has series_id, year",
         ),
         ("name: k, from: recent, unique: [value]", ""),
-        (
-            "name: k, from: series, rows: {}",
-            "spec.checks[0].rows: none is set; set min, max or both",
-        ),
+        ("name: k, from: series, rows: {}", "spec.checks[0].rows: none is set; set min, max or both"),
         (
             "name: k, from: series, rows: {min: 3, max: 2}",
             "spec.checks[0].rows: min 3 is more than max 2; no count can be both",
         ),
-        (
-            "name: k, from: series, rows: {min: -1}",
-            "spec.checks[0].rows.min: -1 is less than nothing; write 0 or more",
-        ),
+        ("name: k, from: series, rows: {min: -1}", "spec.checks[0].rows.min: -1 is less than nothing; write 0 or more"),
         (
             "name: k, sql: SELECT * FROM resent",
             "spec.checks[0].sql: line 1, column 15: no model or source `resent`; did you mean `recent`?",
@@ -584,10 +492,7 @@ fn a_wrong_sink_says_what_to_write() {
             "from: recnt, sqlite: {path: a.db, table: t}",
             "spec.sinks[0].from: no model or source `recnt`; did you mean `recent`?",
         ),
-        (
-            "from: recent",
-            "spec.sinks[0]: none is set; set exactly one of postgres, sqlite and lake",
-        ),
+        ("from: recent", "spec.sinks[0]: none is set; set exactly one of postgres, sqlite and lake"),
         (
             "from: recent, sqlite: {path: a.db, table: t}, lake: {url: s3://lake}",
             "spec.sinks[0]: sqlite and lake are set; set exactly one of postgres, sqlite and lake",
@@ -653,10 +558,7 @@ fn a_wrong_sink_says_what_to_write() {
             "from: series, sqlite: {path: x.db, table: t}, mode: {merge: {key: [serie_id]}}",
             "spec.sinks[0].mode.merge.key[0]: series has no column `serie_id`; did you mean `series_id`?",
         ),
-        (
-            "from: recent, sqlite: {path: x.db, table: t}, mode: {merge: {key: [a]}}, primaryKey: [a]",
-            "",
-        ),
+        ("from: recent, sqlite: {path: x.db, table: t}, mode: {merge: {key: [a]}}, primaryKey: [a]", ""),
         (
             "from: recent, sqlite: {path: x.db, table: t}, mode: {merge: {key: [a]}}, primaryKey: [b]",
             "spec.sinks[0].primaryKey: merge takes its own key; write [a], or leave it out",
@@ -706,11 +608,7 @@ fn a_wrong_sink_says_what_to_write() {
             "spec.sinks[0].primaryKey: a lake has no primary key; leave it out, and write a check with unique to have it looked at\nspec.sinks[0].adopt: it is about database tables only; leave it out",
         ),
     ] {
-        check_problem(
-            BASE_MANIFEST,
-            &format!("sinks: [{{name: s, {}}}]", sink.replace("DB", DB)),
-            want,
-        );
+        check_problem(BASE_MANIFEST, &format!("sinks: [{{name: s, {}}}]", sink.replace("DB", DB)), want);
     }
 }
 
@@ -732,16 +630,8 @@ fn two_sinks_never_write_one_place() {
             "postgres: {connection: {secretRef: {name: a}}, table: T}",
             "",
         ),
-        (
-            "sqlite: {path: ./a//x.db, table: t}",
-            "sqlite: {path: a/x.db, table: T}",
-            "the table T of a/x.db is",
-        ),
-        (
-            "sqlite: {path: /a/x.db, table: t}",
-            "sqlite: {path: a/x.db, table: t}",
-            "",
-        ),
+        ("sqlite: {path: ./a//x.db, table: t}", "sqlite: {path: a/x.db, table: T}", "the table T of a/x.db is"),
+        ("sqlite: {path: /a/x.db, table: t}", "sqlite: {path: a/x.db, table: t}", ""),
         (
             "lake: {url: 's3://lake/a/'}",
             "lake: {url: 's3://lake/a'}",
@@ -757,11 +647,7 @@ fn two_sinks_never_write_one_place() {
             "lake: {url: 's3://lake'}",
             "the folder s3://lake, or one inside or around it, is",
         ),
-        (
-            "lake: {url: 's3://lake/a'}",
-            "lake: {url: 's3://lake/ab'}",
-            "",
-        ),
+        ("lake: {url: 's3://lake/a'}", "lake: {url: 's3://lake/ab'}", ""),
     ] {
         let want = if want.is_empty() {
             String::new()
@@ -772,9 +658,7 @@ fn two_sinks_never_write_one_place() {
         };
         check_problem(
             BASE_MANIFEST,
-            &format!(
-                "sinks: [{{name: one, from: recent, {one}}}, {{name: two, from: recent, {other}}}]"
-            ),
+            &format!("sinks: [{{name: one, from: recent, {one}}}, {{name: two, from: recent, {other}}}]"),
             &want,
         );
     }
@@ -783,17 +667,9 @@ fn two_sinks_never_write_one_place() {
 #[test]
 fn two_secret_keys_never_become_one_variable() {
     let sink = |n: u8, secret: &str| {
-        format!(
-            "{{name: s{n}, from: recent, postgres: {{connection: {{secretRef: {secret}}}, table: t{n}}}}}"
-        )
+        format!("{{name: s{n}, from: recent, postgres: {{connection: {{secretRef: {secret}}}, table: t{n}}}}}")
     };
-    let edit = |other: &str| {
-        format!(
-            "sinks: [{}, {}]",
-            sink(1, "{name: a-b, key: c}"),
-            sink(2, other)
-        )
-    };
+    let edit = |other: &str| format!("sinks: [{}, {}]", sink(1, "{name: a-b, key: c}"), sink(2, other));
     check_problem(BASE_MANIFEST, &edit("{name: a-b, key: c}"), "");
     check_problem(
         BASE_MANIFEST,
@@ -810,14 +686,8 @@ fn a_wrong_worker_says_what_to_write() {
             "serviceAccountName: ETL",
             "spec.worker.serviceAccountName: \"ETL\" can't be the name of a service account; write lower case letters, digits, dashes and dots",
         ),
-        (
-            "scratch: 10G",
-            "spec.worker.scratch: \"G\" is not a unit; use one of Ki, Mi, Gi, Ti",
-        ),
-        (
-            "resources: {limits: {cpu: 1, memory: 128Mi}, requests: {cpu: 100m, memory: 0.1Gi}}",
-            "",
-        ),
+        ("scratch: 10G", "spec.worker.scratch: \"G\" is not a unit; use one of Ki, Mi, Gi, Ti"),
+        ("resources: {limits: {cpu: 1, memory: 128Mi}, requests: {cpu: 100m, memory: 0.1Gi}}", ""),
         ("resources: {limits: {memory: 134217728}}", ""),
         ("resources: {limits: {memory: '2e9'}}", ""),
         (
@@ -839,8 +709,7 @@ fn a_wrong_worker_says_what_to_write() {
     ] {
         check_problem(
             BASE_MANIFEST,
-            &format!("worker: {{resources: null, {worker}}}")
-                .replace("resources: null, resources", "resources"),
+            &format!("worker: {{resources: null, {worker}}}").replace("resources: null, resources", "resources"),
             want,
         );
     }
@@ -849,10 +718,7 @@ fn a_wrong_worker_says_what_to_write() {
 #[test]
 fn a_pod_template_may_add_but_not_undo() {
     for (template, want) in [
-        (
-            "metadata: {labels: {team: data}, annotations: {a.b/c: d}}",
-            "",
-        ),
+        ("metadata: {labels: {team: data}, annotations: {a.b/c: d}}", ""),
         (
             "spec: {nodeSelector: {a: b}, tolerations: [{operator: Exists}], affinity: {}, priorityClassName: low, imagePullSecrets: [{name: x}]}",
             "",
@@ -870,14 +736,8 @@ fn a_pod_template_may_add_but_not_undo() {
             "",
         ),
         ("spec: {hostNetwork: null}", ""),
-        (
-            "kind: Pod",
-            ".kind: it can't be set here; what can be set is metadata, spec",
-        ),
-        (
-            "metadata: {name: x}",
-            ".metadata.name: it can't be set here; what can be set is annotations, labels",
-        ),
+        ("kind: Pod", ".kind: it can't be set here; what can be set is metadata, spec"),
+        ("metadata: {name: x}", ".metadata.name: it can't be set here; what can be set is annotations, labels"),
         (
             "metadata: {labels: {report-operator.dev/pipeline: x}}",
             ".metadata.labels.report-operator.dev/pipeline: the operator and Kubernetes set it; use a prefix of your own",
@@ -886,14 +746,8 @@ fn a_pod_template_may_add_but_not_undo() {
             "metadata: {annotations: {batch.kubernetes.io/job-name: x}}",
             ".metadata.annotations.batch.kubernetes.io/job-name: the operator and Kubernetes set it; use a prefix of your own",
         ),
-        (
-            "metadata: {labels: {cost: 7}}",
-            ".metadata.labels.cost: it has to be text; put it in quotes",
-        ),
-        (
-            "spec: {toleration: []}",
-            ".spec.toleration: it can't be set here; did you mean tolerations?",
-        ),
+        ("metadata: {labels: {cost: 7}}", ".metadata.labels.cost: it has to be text; put it in quotes"),
+        ("spec: {toleration: []}", ".spec.toleration: it can't be set here; did you mean tolerations?"),
         (
             "spec: {initContainers: [{name: x}]}",
             ".spec.initContainers: it can't be set here; the pod has one container, worker; prepare inputs in a Job of their own",
@@ -902,34 +756,22 @@ fn a_pod_template_may_add_but_not_undo() {
             "spec: {ephemeralContainers: []}",
             ".spec.ephemeralContainers: it can't be set here; the pod has one container, worker",
         ),
-        (
-            "spec: {hostNetwork: true}",
-            ".spec.hostNetwork: it undoes the pod's security; write false, or leave it out",
-        ),
+        ("spec: {hostNetwork: true}", ".spec.hostNetwork: it undoes the pod's security; write false, or leave it out"),
         (
             "spec: {hostPID: true, hostIPC: true}",
             ".spec.hostIPC: it undoes the pod's security; write false, or leave it out\n.spec.hostPID: it undoes the pod's security; write false, or leave it out",
         ),
-        (
-            "spec: {hostUsers: true}",
-            ".spec.hostUsers: it undoes the pod's security; write false, or leave it out",
-        ),
+        ("spec: {hostUsers: true}", ".spec.hostUsers: it undoes the pod's security; write false, or leave it out"),
         (
             "spec: {restartPolicy: Always}",
             ".spec.restartPolicy: it can't be set here; a failed pod is replaced as spec.retries says",
         ),
-        (
-            "spec: {activeDeadlineSeconds: 5}",
-            ".spec.activeDeadlineSeconds: it can't be set here; use spec.timeout",
-        ),
+        ("spec: {activeDeadlineSeconds: 5}", ".spec.activeDeadlineSeconds: it can't be set here; use spec.timeout"),
         (
             "spec: {serviceAccountName: x}",
             ".spec.serviceAccountName: it can't be set here; use spec.worker.serviceAccountName",
         ),
-        (
-            "spec: {nodeName: x}",
-            ".spec.nodeName: it can't be set here; use nodeSelector",
-        ),
+        ("spec: {nodeName: x}", ".spec.nodeName: it can't be set here; use nodeSelector"),
         (
             "spec: {securityContext: {runAsUser: 0}}",
             ".spec.securityContext.runAsUser: the worker does not run as root; write a number above 0, or leave it out",
@@ -946,50 +788,25 @@ fn a_pod_template_may_add_but_not_undo() {
             "spec: {securityContext: {sysctls: []}}",
             ".spec.securityContext.sysctls: it can't be set here; the kernel's settings stay as they are",
         ),
-        (
-            "spec: {containers: {name: worker}}",
-            ".spec.containers: it has to be a list",
-        ),
-        (
-            "spec: {containers: [{name: sidecar}]}",
-            ".spec.containers[0]: the pod has one container; its name is worker",
-        ),
+        ("spec: {containers: {name: worker}}", ".spec.containers: it has to be a list"),
+        ("spec: {containers: [{name: sidecar}]}", ".spec.containers[0]: the pod has one container; its name is worker"),
         (
             "spec: {containers: [{name: worker}, {name: worker}]}",
             ".spec.containers[1]: worker is there twice; put all of it into the first one",
         ),
     ] {
-        let want: Vec<String> = want
-            .lines()
-            .map(|line| format!("spec.worker.podTemplate{line}"))
-            .collect();
-        check_problem(
-            BASE_MANIFEST,
-            &format!("worker: {{podTemplate: {{{template}}}}}"),
-            &want.join("\n"),
-        );
+        let want: Vec<String> = want.lines().map(|line| format!("spec.worker.podTemplate{line}")).collect();
+        check_problem(BASE_MANIFEST, &format!("worker: {{podTemplate: {{{template}}}}}"), &want.join("\n"));
     }
 }
 
 #[test]
 fn the_worker_container_may_get_variables_and_mounts_only() {
     for (container, want) in [
-        (
-            "image: x",
-            ".image: it can't be set here; all workers run the image of the installation",
-        ),
-        (
-            "command: [sh]",
-            ".command: it can't be set here; the operator sets what the worker runs",
-        ),
-        (
-            "args: [x]",
-            ".args: it can't be set here; the operator sets what the worker runs",
-        ),
-        (
-            "resources: {}",
-            ".resources: it can't be set here; use spec.worker.resources",
-        ),
+        ("image: x", ".image: it can't be set here; all workers run the image of the installation"),
+        ("command: [sh]", ".command: it can't be set here; the operator sets what the worker runs"),
+        ("args: [x]", ".args: it can't be set here; the operator sets what the worker runs"),
+        ("resources: {}", ".resources: it can't be set here; use spec.worker.resources"),
         (
             "terminationMessagePath: /x",
             ".terminationMessagePath: it can't be set here; the run's result is read from where the operator sets it",
@@ -1010,10 +827,7 @@ fn the_worker_container_may_get_variables_and_mounts_only() {
             "env: [{name: SECRET_A, value: x}]",
             ".env[0].name: SECRET_A begins with REPORT_ or SECRET_, which the operator sets; choose another name",
         ),
-        (
-            "env: [{value: x}]",
-            ".env[0]: name is missing; write the variable's name",
-        ),
+        ("env: [{value: x}]", ".env[0]: name is missing; write the variable's name"),
         (
             "envFrom: [{prefix: SECRET_, secretRef: {name: x}}]",
             ".envFrom[0].prefix: variables that begin with REPORT_ or SECRET_ are the operator's; choose another prefix",
@@ -1083,11 +897,8 @@ fn the_worker_container_may_get_variables_and_mounts_only() {
             ".volumeMounts[0].mountPropagation: it needs a privileged container; leave it out",
         ),
     ] {
-        let want = if want.is_empty() {
-            String::new()
-        } else {
-            format!("spec.worker.podTemplate.spec.containers[0]{want}")
-        };
+        let want =
+            if want.is_empty() { String::new() } else { format!("spec.worker.podTemplate.spec.containers[0]{want}") };
         let edit = format!(
             "worker: {{podTemplate: {{spec: {{volumes: [{{name: v, emptyDir: {{}}}}], containers: [{{name: worker, {container}}}]}}}}}}"
         );
@@ -1099,30 +910,17 @@ fn the_worker_container_may_get_variables_and_mounts_only() {
 fn volumes_stay_off_the_node_and_off_the_operators_own() {
     for (volume, want) in [
         ("name: v, persistentVolumeClaim: {claimName: x}", ""),
-        (
-            "name: v, hostPath: {path: /}",
-            ".hostPath: a pod may not reach into its node; use a persistentVolumeClaim",
-        ),
+        ("name: v, hostPath: {path: /}", ".hostPath: a pod may not reach into its node; use a persistentVolumeClaim"),
         (
             "name: v, nfs: {server: x, path: /}",
             ".nfs: such a volume can't be used; use configMap, csi, downwardAPI, emptyDir, ephemeral, image, persistentVolumeClaim, projected, secret",
         ),
-        (
-            "name: tmp, emptyDir: {}",
-            ".name: tmp is a volume of the operator; choose another name",
-        ),
+        ("name: tmp, emptyDir: {}", ".name: tmp is a volume of the operator; choose another name"),
         ("emptyDir: {}", ": name is missing; write the volume's name"),
     ] {
-        let want = if want.is_empty() {
-            String::new()
-        } else {
-            format!("spec.worker.podTemplate.spec.volumes[0]{want}")
-        };
-        check_problem(
-            BASE_MANIFEST,
-            &format!("worker: {{podTemplate: {{spec: {{volumes: [{{{volume}}}]}}}}}}"),
-            &want,
-        );
+        let want =
+            if want.is_empty() { String::new() } else { format!("spec.worker.podTemplate.spec.volumes[0]{want}") };
+        check_problem(BASE_MANIFEST, &format!("worker: {{podTemplate: {{spec: {{volumes: [{{{volume}}}]}}}}}}"), &want);
     }
 }
 

@@ -20,10 +20,7 @@ pub(super) fn check(worker: &Worker, problems: &mut Problems) {
 
 fn resources(resources: &Resources, problems: &mut Problems) {
     const FIELD: &str = "spec.worker.resources";
-    for (part, list) in [
-        ("limits", &resources.limits),
-        ("requests", &resources.requests),
-    ] {
+    for (part, list) in [("limits", &resources.limits), ("requests", &resources.requests)] {
         for (name, quantity) in list {
             if amount(quantity).is_none() {
                 problems.add(
@@ -65,22 +62,15 @@ fn amount(quantity: &Quantity) -> Option<f64> {
         Quantity::Number(number) => return (*number >= 0).then_some(*number as f64),
         Quantity::Text(text) => text.as_str(),
     };
-    let digits = text.len()
-        - text
-            .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
-            .len();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
     let (number, unit) = text.split_at(digits);
     let number: f64 = if number.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         number.parse().ok()?
     } else {
         return None;
     };
-    let decimal = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"]
-        .iter()
-        .position(|known| *known == unit);
-    let binary = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]
-        .iter()
-        .position(|known| *known == unit);
+    let decimal = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"].iter().position(|known| *known == unit);
+    let binary = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].iter().position(|known| *known == unit);
     match (decimal, binary, unit.strip_prefix(['e', 'E'])) {
         (Some(at), ..) => Some(number * 1000_f64.powi(at as i32 - 3)),
         (_, Some(at), _) => Some(number * 1024_f64.powi(at as i32)),

@@ -1,6 +1,8 @@
 // cron-golden prints what Kubernetes' CronJob controller means by a schedule: a table of ticks and refusals made with
 // the parser that the controller uses, github.com/robfig/cron/v3. The table is api/tests/data/cron_golden.tsv; the test
-// `golden_table` of report-api compares report_api::cron with it, row by row.
+// `golden_table` of report-api compares report_api::cron with it, row by row. To make it again:
+//
+//	cd dev/tools/cron-golden && go run . >../../../api/tests/data/cron_golden.tsv
 //
 // Rows:
 //

@@ -370,7 +370,7 @@ impl<'s> Files<'s> {
         let failed = |error| RunError::at(Code::Internal, &self.sink.spec.field, "rows can't be split by partition").caused_by(error);
         let columns: Vec<ArrayRef> = self.keys.iter().map(|at| Arc::clone(batch.column(*at))).collect();
         let ranges = if columns.is_empty() {
-            vec![0..batch.num_rows()]
+            std::iter::once(0..batch.num_rows()).collect()
         } else {
             arrow::compute::partition(&columns).map_err(failed)?.ranges()
         };

@@ -10,6 +10,9 @@ use super::copy::type_name;
 use crate::error::{Code, Result, RunError};
 use crate::quote::{ident, literal};
 
+/// Longest name in PostgreSQL.
+const IDENTIFIER_BYTES_MAX: usize = 63;
+
 /// A table that exists.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -331,7 +334,10 @@ pub(super) fn finish_staging(
         ));
     } else if creates {
         if !spec.primary_key.is_empty() {
-            statements.push(format!("ALTER TABLE {table} ADD PRIMARY KEY ({})", crate::quote::idents(&spec.primary_key)));
+            // The commit gives it its lasting name.
+            let name = ident(&index_name(staging, 0));
+            let columns = crate::quote::idents(&spec.primary_key);
+            statements.push(format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY ({columns})"));
         }
         for field in schema.fields() {
             if let Some(description) = field.metadata().get("description") {
@@ -352,6 +358,23 @@ pub(super) fn index_name(staging: &str, at: usize) -> String {
 pub(super) async fn index_names(connection: &mut PgConnection, schema: &str, table: &str) -> sqlx::Result<Vec<(String, bool)>> {
     let target = read(connection, schema, table).await?;
     Ok(target.map(|target| target.indexes.into_iter().map(|(name, is_constraint, _)| (name, is_constraint)).collect()).unwrap_or_default())
+}
+
+/// The name that PostgreSQL itself would give a table's primary key; None if something else in the schema has it.
+pub(super) async fn primary_key_name(connection: &mut PgConnection, schema: &str, table: &str) -> sqlx::Result<Option<String>> {
+    let mut end = table.len().min(IDENTIFIER_BYTES_MAX - "_pkey".len());
+    while !table.is_char_boundary(end) {
+        end -= 1;
+    }
+    let name = format!("{}_pkey", &table[..end]);
+    let taken: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2)",
+    )
+    .bind(schema)
+    .bind(&name)
+    .fetch_one(connection)
+    .await?;
+    Ok((!taken).then_some(name))
 }
 
 #[cfg(test)]

@@ -70,14 +70,7 @@ async fn try_commit(
     window: &Window,
 ) -> sqlx::Result<Result<()>> {
     // Reads only; all DDL but the swap itself came before.
-    let names = match mode {
-        PreparedMode::Swap if !prepared.creates => {
-            let old = catalog::index_names(connection, sink.schema, sink.table).await?;
-            let new = catalog::index_names(connection, sink.schema, &prepared.staging).await?;
-            old.into_iter().enumerate().filter(|(at, _)| new.iter().any(|(name, _)| *name == catalog::index_name(&prepared.staging, *at))).collect()
-        }
-        _ => Vec::new(),
-    };
+    let names = lasting_names(sink, connection, prepared, mode).await?;
 
     let mut transaction = connection.begin().await?;
     sqlx::query(SWAP_LOCK_TIMEOUT).execute(&mut *transaction).await?;
@@ -101,6 +94,28 @@ async fn try_commit(
     Ok(Ok(()))
 }
 
+/// The names that indexes of the run's table take when it becomes the target: the number of each, its lasting name, and
+/// whether it belongs to a constraint.
+async fn lasting_names(
+    sink: &PostgresSink<'_>,
+    connection: &mut PgConnection,
+    prepared: &PreparedSink,
+    mode: &PreparedMode,
+) -> sqlx::Result<Vec<(usize, (String, bool))>> {
+    if *mode != PreparedMode::Swap && !prepared.creates {
+        return Ok(Vec::new());
+    }
+    let new = catalog::index_names(connection, sink.schema, &prepared.staging).await?;
+    let lasting = if prepared.creates {
+        let key = catalog::primary_key_name(connection, sink.schema, sink.table).await?;
+        key.into_iter().map(|name| (name, true)).collect()
+    } else {
+        catalog::index_names(connection, sink.schema, sink.table).await?
+    };
+    let is_there = |at: usize| new.iter().any(|(name, _)| *name == catalog::index_name(&prepared.staging, at));
+    Ok(lasting.into_iter().enumerate().filter(|(at, _)| is_there(*at)).collect())
+}
+
 /// Puts the rows in their place.
 async fn apply(
     sink: &PostgresSink<'_>,
@@ -119,22 +134,9 @@ async fn apply(
 
     let mut statements = Vec::new();
     match mode {
-        _ if prepared.creates => {
-            statements.push(rename);
-        }
-        PreparedMode::Swap => {
-            // The new table takes the name only after the old one, with its indexes' names, is gone.
-            statements.push(format!("DROP TABLE {target}"));
-            statements.push(rename);
-            for (at, (name, is_constraint)) in names {
-                let from = ident(&catalog::index_name(&prepared.staging, *at));
-                statements.push(if *is_constraint {
-                    format!("ALTER TABLE {target} RENAME CONSTRAINT {from} TO {}", ident(name))
-                } else {
-                    format!("ALTER INDEX {schema}.{from} RENAME TO {}", ident(name))
-                });
-            }
-        }
+        // The new table takes the name only after the old one, with its indexes' names, is gone.
+        _ if prepared.creates => statements.push(rename),
+        PreparedMode::Swap => statements.extend([format!("DROP TABLE {target}"), rename]),
         PreparedMode::ReplaceRows => statements.extend([format!("DELETE FROM {target}"), insert, drop_staging]),
         PreparedMode::Append => statements.extend([insert, drop_staging]),
         PreparedMode::Merge { key } => {
@@ -148,6 +150,14 @@ async fn apply(
             statements.push(format!("{insert} ON CONFLICT ({}) DO {action}", idents(key)));
             statements.push(drop_staging);
         }
+    }
+    for (at, (name, is_constraint)) in names {
+        let from = ident(&catalog::index_name(&prepared.staging, *at));
+        statements.push(if *is_constraint {
+            format!("ALTER TABLE {target} RENAME CONSTRAINT {from} TO {}", ident(name))
+        } else {
+            format!("ALTER INDEX {schema}.{from} RENAME TO {}", ident(name))
+        });
     }
     for sql in statements {
         sqlx::query(AssertSqlSafe(sql)).execute(&mut **transaction).await?;
