@@ -2,6 +2,7 @@
 //!
 //! The file is in WAL mode, so that readers see the rows as they were until the commit. Memory: one batch.
 
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -84,6 +85,12 @@ impl<'a> SqliteSink<'a> {
                 wrong.push(format!("{name} has no column {0}; ALTER TABLE {name} ADD {0}, or leave it out", field.name()));
             }
         }
+        if let SinkMode::Merge { key } = &self.spec.mode
+            && !self.has_key(connection, key).await?
+        {
+            let columns = idents(key);
+            wrong.push(format!("{name} has no unique index on ({columns}), which merge needs; CREATE UNIQUE INDEX {name}_key ON {name} ({columns})"));
+        }
         if !wrong.is_empty() {
             return Err(RunError::at(Code::SchemaMismatch, &self.spec.field, wrong.join("; ")));
         }
@@ -115,6 +122,25 @@ impl<'a> SqliteSink<'a> {
             ));
         }
         Ok((true, has_rows))
+    }
+
+    /// Whether the table has a primary key or a unique index of these columns.
+    async fn has_key(&self, connection: &mut SqliteConnection, key: &[String]) -> Result<bool> {
+        // INTEGER PRIMARY KEY has no index of its own.
+        let columns: Vec<(String, String)> = sqlx::query_as(
+            "SELECT l.name, i.name FROM pragma_index_list(?1) AS l, pragma_index_info(l.name) AS i WHERE l.\"unique\" AND NOT l.partial
+             UNION ALL SELECT '', name FROM pragma_table_info(?1) WHERE pk > 0",
+        )
+        .bind(self.table)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|e| self.error(e))?;
+        let mut indexes: HashMap<String, HashSet<String>> = HashMap::new();
+        for (index, column) in columns {
+            indexes.entry(index).or_default().insert(column);
+        }
+        let key: HashSet<String> = key.iter().cloned().collect();
+        Ok(indexes.values().any(|columns| *columns == key))
     }
 
     async fn check_key(&self, connection: &mut SqliteConnection, staging: &str, key: &[String]) -> Result<()> {

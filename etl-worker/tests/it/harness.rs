@@ -15,6 +15,11 @@ pub(crate) fn setting(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: start the services and run this by `make test-worker`"))
 }
 
+/// What no output may show: the passwords that `dev/services` sets, and one that tests make up.
+const SECRETS: [&str; 5] = ["testpw", "readerpw", "testsecret", "deniedsecret", WRONG_PASSWORD];
+/// A password that opens nothing.
+pub(crate) const WRONG_PASSWORD: &str = "no-such-password";
+
 /// One test's own world. The schema, the S3 prefix and the pipeline's namespace have the same unique name.
 pub(crate) struct World {
     pub(crate) name: String,
@@ -66,9 +71,15 @@ impl World {
         path
     }
 
-    /// Writes a manifest whose `spec` is this YAML, with {schema} and {lake} filled in.
+    /// Writes a manifest whose `spec` is this YAML, with {schema}, {lake}, {folder}, {data} (the data server) and {db}
+    /// (the connection) filled in.
     pub(crate) fn manifest(&self, name: &str, spec: &str) -> PathBuf {
-        let spec = spec.replace("{schema}", &self.name).replace("{lake}", &self.lake());
+        let spec = spec
+            .replace("{schema}", &self.name)
+            .replace("{lake}", &self.lake())
+            .replace("{folder}", self.folder.path().to_str().unwrap())
+            .replace("{data}", &setting("TEST_DATA_URL"))
+            .replace("{db}", "connection: {secretRef: {name: db}}");
         let indented: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
         let text = format!(
             "apiVersion: report-operator.dev/v1alpha1\nkind: ReportPipeline\nmetadata: {{name: {name}, namespace: {}}}\nspec:\n{indented}",
@@ -84,24 +95,45 @@ impl World {
 
     /// Runs the worker with these arguments and variables besides the world's.
     pub(crate) fn worker(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
-        let result = self.folder.path().join("result.json");
-        let _ = std::fs::remove_file(&result);
-        let output = self.command(arguments, variables).env("REPORT_RESULT", &result).output().unwrap();
-        Ended::read(&output, &result)
+        self.finish(self.command(arguments, variables))
     }
 
-    /// The worker as a command, with no result file.
+    /// The worker with these arguments and variables besides the world's. Each has a result file of its own.
     pub(crate) fn command(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_etl-worker"));
+        self.command_of(env!("CARGO_BIN_EXE_etl-worker"), arguments, variables)
+    }
+
+    /// The same for a program that becomes the worker.
+    pub(crate) fn command_of(&self, program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let result = format!("result-{}.json", COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap_or_default())
+            .env("REPORT_RESULT", self.folder.path().join(result))
             .env("REPORT_SCRATCH", self.folder.path().join("scratch"))
             .envs(&self.variables)
             .envs(variables.iter().copied())
-            .current_dir(self.folder.path());
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
+    }
+
+    /// Runs a worker to its end.
+    pub(crate) fn finish(&self, command: Command) -> Ended {
+        self.finish_after(command, |_| ())
+    }
+
+    /// Starts a worker, does something with its process id, and waits for its end.
+    pub(crate) fn finish_after(&self, mut command: Command, then: impl FnOnce(u32)) -> Ended {
+        let result = command.get_envs().find(|(name, _)| *name == "REPORT_RESULT").and_then(|(_, value)| value).map(PathBuf::from);
+        let child = command.spawn().unwrap();
+        then(child.id());
+        Ended::of(child, &result.unwrap())
     }
 
     /// Runs a manifest.
@@ -116,7 +148,7 @@ impl World {
         self.worker(&["run", manifest.to_str().unwrap()], &all)
     }
 
-    async fn connection(&self) -> PgConnection {
+    pub(crate) async fn connection(&self) -> PgConnection {
         PgConnection::connect(&setting("TEST_POSTGRES_URL")).await.unwrap()
     }
 
@@ -148,6 +180,17 @@ impl World {
 }
 
 impl Ended {
+    /// How a worker ended. Whatever it said, no password may be in it.
+    fn of(child: Child, result: &Path) -> Self {
+        let output = child.wait_with_output().unwrap();
+        let result = std::fs::read_to_string(result).unwrap_or_default();
+        let output_text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        for secret in SECRETS {
+            assert!(!output_text.contains(secret) && !result.contains(secret), "a secret is shown: {output_text}\n{result}");
+        }
+        Self { code: output.status.code(), result: RunResult::from_json(&result), output: output_text }
+    }
+
     pub(crate) fn read(output: &Output, result: &Path) -> Self {
         Self {
             code: output.status.code(),
@@ -171,4 +214,104 @@ impl Ended {
         assert_eq!(error.code, code, "{}", error.message);
         format!("{}: {}", error.field.unwrap_or_default(), error.message)
     }
+}
+
+/// The lakes of a world.
+impl World {
+    fn bucket(&self) -> object_store::aws::AmazonS3 {
+        object_store::aws::AmazonS3Builder::new()
+            .with_bucket_name(setting("TEST_S3_BUCKET"))
+            .with_endpoint(setting("TEST_S3_ENDPOINT"))
+            .with_access_key_id(setting("TEST_S3_ACCESS_KEY"))
+            .with_secret_access_key(setting("TEST_S3_SECRET_KEY"))
+            .with_region("us-east-1")
+            .with_allow_http(true)
+            .build()
+            .unwrap()
+    }
+
+    fn object(&self, path: &str) -> object_store::path::Path {
+        object_store::path::Path::parse(format!("{}/{path}", self.name)).unwrap()
+    }
+
+    /// An object's content.
+    pub(crate) async fn get(&self, path: &str) -> Vec<u8> {
+        use object_store::ObjectStoreExt;
+        let found = self.bucket().get(&self.object(path)).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        found.bytes().await.unwrap().to_vec()
+    }
+
+    pub(crate) async fn put(&self, path: &str, content: &str) {
+        use object_store::ObjectStoreExt;
+        self.bucket().put(&self.object(path), content.to_owned().into()).await.unwrap();
+    }
+
+    /// The Parquet files below a lake's root, whether they count or not.
+    pub(crate) async fn parquet_files(&self, lake: &str) -> Vec<String> {
+        use futures::TryStreamExt;
+        use object_store::ObjectStore;
+        let root = self.object(lake);
+        let found: Vec<_> = self.bucket().list(Some(&root)).try_collect().await.unwrap();
+        let mut paths: Vec<_> = found.iter().map(|object| object.location.as_ref()[root.as_ref().len() + 1..].to_owned()).collect();
+        paths.retain(|path| path.ends_with(".parquet"));
+        paths.sort();
+        paths
+    }
+
+    /// The newest manifest of a lake.
+    pub(crate) async fn lake_manifest(&self, lake: &str) -> serde_json::Value {
+        serde_json::from_slice(&self.get(&format!("{lake}/_report/latest.json")).await).unwrap()
+    }
+
+    /// The rows of a lake as a reader sees it by its manifest, sorted: partition values, then columns, | between, NULL as ∅.
+    pub(crate) async fn lake_rows(&self, lake: &str) -> Vec<String> {
+        let mut rows = Vec::new();
+        for file in self.lake_manifest(lake).await["files"].as_array().unwrap() {
+            let partition: Vec<String> =
+                file["partition"].as_object().unwrap().values().map(|value| value.as_str().unwrap_or("∅").to_owned()).collect();
+            let content = self.get(&format!("{lake}/{}", file["path"].as_str().unwrap())).await;
+            let in_file = parquet_rows(content.into());
+            assert_eq!(in_file.len() as u64, file["rows"].as_u64().unwrap(), "{file}");
+            rows.extend(in_file.into_iter().map(|row| [&partition[..], &row[..]].concat().join("|")));
+        }
+        rows.sort();
+        rows
+    }
+}
+
+/// The rows of a Parquet file as text, NULL as ∅.
+pub(crate) fn parquet_rows(content: bytes::Bytes) -> Vec<Vec<String>> {
+    use arrow::util::display::{ArrayFormatter, FormatOptions};
+    let options = FormatOptions::default().with_null("∅");
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(content).unwrap().build().unwrap();
+    let mut rows = Vec::new();
+    for batch in reader {
+        let batch = batch.unwrap();
+        let columns: Vec<_> = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+        rows.extend((0..batch.num_rows()).map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>()));
+    }
+    rows
+}
+
+/// The rows of a query on an SQLite file, each as its columns' texts with | between, NULL as ∅.
+pub(crate) async fn sqlite_rows(path: &Path, sql: &str) -> Vec<String> {
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+    use sqlx::{Column, TypeInfo, ValueRef};
+    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.unwrap();
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    rows.iter()
+        .map(|row| {
+            let texts = row.columns().iter().map(|column| {
+                let value = row.try_get_raw(column.ordinal()).unwrap();
+                let type_ = value.type_info().name().to_owned();
+                match type_.as_str() {
+                    _ if value.is_null() => "∅".to_owned(),
+                    "INTEGER" | "BOOLEAN" => row.get_unchecked::<i64, _>(column.ordinal()).to_string(),
+                    "REAL" | "NUMERIC" => row.get_unchecked::<f64, _>(column.ordinal()).to_string(),
+                    _ => row.get_unchecked::<String, _>(column.ordinal()),
+                }
+            });
+            texts.collect::<Vec<_>>().join("|")
+        })
+        .collect()
 }

@@ -3,5 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and wait")]
 
+mod failures;
 mod harness;
+mod local;
+mod memory;
+mod modes;
+mod real_data;
 mod recovery;
