@@ -32,16 +32,19 @@ use crate::{Error, Result};
 /// Longest note of an event, in bytes: the API's limit is 1 kB.
 const NOTE_BYTES_MAX: usize = 1000;
 
-/// Carries out writes in their order. Gives the names that turned out to be someone else's.
-pub async fn apply(observed: &Observed, key: &Key, writes: Vec<Write>, context: &Context) -> Result<Vec<Taken>> {
-    let mut taken = Vec::new();
+/// Carries out writes in their order, up to a name that turns out to be someone else's: what comes after may build on it,
+/// so the decision has to be made again.
+pub async fn apply(observed: &Observed, key: &Key, writes: Vec<Write>, context: &Context) -> Result<Option<Taken>> {
     for write in writes {
         let kind = write.kind();
         tracing::debug!(namespace = key.namespace, pipeline = key.pipeline, write = kind, "writing");
-        taken.extend(one(observed, key, write, context).await?);
+        let taken = one(observed, key, write, context).await?;
+        if taken.is_some() {
+            return Ok(taken);
+        }
         context.metrics.writes.get_or_create(&crate::metrics::WriteLabels { write: kind }).inc();
     }
-    Ok(taken)
+    Ok(None)
 }
 
 async fn one(observed: &Observed, key: &Key, write: Write, context: &Context) -> Result<Option<Taken>> {

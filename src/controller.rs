@@ -124,15 +124,20 @@ async fn reconcile(key: &Key, context: &Context) -> Result<Action> {
         if changes {
             plan.writes.retain(|write| !matches!(write, Write::Status(..)));
         }
-        let applied = apply(&observed, key, plan.writes, context).await;
-        match applied {
-            Ok(more) => taken.extend(more),
+        let is_more_taken = match apply(&observed, key, plan.writes, context).await {
+            Ok(more) => {
+                taken.extend(more.clone());
+                more.is_some()
+            }
             Err(error) => {
                 say_refused(&observed, key, &error, context).await;
                 return Err(error);
             }
+        };
+        if is_more_taken && pass >= PASSES_MAX {
+            return Ok(Action::requeue(DEBOUNCE));
         }
-        if !changes {
+        if !changes && !is_more_taken {
             context.settled(key, &observed);
             let wait = plan.next_look.and_then(|wait| Duration::try_from(wait).ok());
             return Ok(wait.map_or_else(Action::await_change, Action::requeue));

@@ -25,7 +25,7 @@ const USER: i64 = 65_532;
 /// How long a worker that was asked to stop may take to release its lock.
 const GRACE_SECONDS: i64 = 30;
 /// Names of the pod's own volumes.
-const VOLUMES: [&str; 3] = ["report-manifest", "report-scratch", "report-tmp"];
+const VOLUMES: [&str; 3] = ["pipeline", "scratch", "tmp"];
 /// What a manifest can't say about its pod: it would leave the namespace or undo what keeps the pod apart.
 const POD_FIELDS_REFUSED: [&str; 12] = [
     "hostNetwork", "hostPID", "hostIPC", "hostUsers", "hostname", "initContainers", "ephemeralContainers", "restartPolicy",
@@ -300,7 +300,7 @@ mod tests {
                 "hostNetwork": true, "hostPID": true, "restartPolicy": "Always", "serviceAccountName": "admin",
                 "securityContext": {"runAsUser": 0, "fsGroup": 7},
                 "initContainers": [{"name": "a", "image": "x"}],
-                "volumes": [{"name": "root", "hostPath": {"path": "/"}}, {"name": "report-scratch", "emptyDir": {"medium": "Memory"}}],
+                "volumes": [{"name": "root", "hostPath": {"path": "/"}}, {"name": "scratch", "emptyDir": {"medium": "Memory"}}],
                 "containers": [
                     {"name": "worker", "image": "evil", "command": ["sh"], "securityContext": {"privileged": true},
                      "terminationMessagePath": "/x", "env": [{"name": "REPORT_RUN_ID", "value": "1"}, {"name": "SECRET_A", "value": "1"}],

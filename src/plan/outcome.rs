@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use report_api::result::{ErrorClass, RunResult, State, cut};
-use report_api::status::RunState;
+use report_api::status::{ReportRunStatus, RunState};
 
 use super::OwnJob;
 use crate::observe::view::{JobEnd, PodView, WorkerState};
@@ -93,11 +93,12 @@ pub fn events_again(own: &OwnJob, now: Timestamp) -> Option<SignedDuration> {
     }
 }
 
-/// How a Job goes. `job_words` is what events say of a Job that has no pod.
-pub fn of(own: &OwnJob, job_words: Option<&str>, now: Timestamp) -> Outcome {
+/// How a Job goes. `job_words` is what events say of a Job that has no pod; `before` is what was last told of the run,
+/// which is all that is left of pods that the Job controller deletes at the deadline.
+pub fn of(own: &OwnJob, job_words: Option<&str>, before: Option<&ReportRunStatus>, now: Timestamp) -> Outcome {
     match &own.job.end {
         None => under_way(own, job_words),
-        Some((end, at)) => ended(own, end, *at, now),
+        Some((end, at)) => ended(own, end, *at, before, now),
     }
 }
 
@@ -126,9 +127,11 @@ fn under_way(own: &OwnJob, job_words: Option<&str>) -> Outcome {
     Outcome { state, words, result: last_end.and_then(|(_, _, result)| result), settling: false }
 }
 
-fn ended(own: &OwnJob, end: &JobEnd, at: Timestamp, now: Timestamp) -> Outcome {
-    let last_end = last_end(own);
-    let settling = last_end.is_none() && own.job.attempts() > 0 && now.duration_since(at) < SETTLE;
+fn ended(own: &OwnJob, end: &JobEnd, at: Timestamp, before: Option<&ReportRunStatus>, now: Timestamp) -> Outcome {
+    let seen = last_end(own);
+    let settling = seen.is_none() && own.job.attempts() > 0 && now.duration_since(at) < SETTLE;
+    let told = before.and_then(|before| before.result.clone());
+    let last_end = seen.or_else(|| told.map(|result| (-1, of_result(&result), Some(result))));
     let (state, words, result) = match (end, last_end) {
         (JobEnd::Complete, Some((_, words, Some(result)))) => (state_of(&result), Some(words), Some(result)),
         (JobEnd::Complete, _) => {
@@ -147,9 +150,10 @@ fn ended(own: &OwnJob, end: &JobEnd, at: Timestamp, now: Timestamp) -> Outcome {
             (RunState::Failed, Some(Words::new(words.reason, message)), result)
         }
         (JobEnd::Failed { reason, message }, None) => {
-            let waits = own.pods.first().and_then(|pod| waiting(pod));
-            let words = match waits {
-                Some(words) => Words::new(words.reason, format!("the time for the run was over: {}", words.message)),
+            let waits = own.pods.first().and_then(|pod| waiting(pod)).map(|words| words.message);
+            let said = waits.or_else(|| before.and_then(|before| before.message.clone()));
+            let words = match said {
+                Some(said) => Words::new(reason.clone(), format!("the time for the run was over, and it had not started: {said}")),
                 None => Words::new(reason.clone(), message.clone()),
             };
             (RunState::Failed, Some(words), None)
@@ -296,7 +300,7 @@ mod tests {
             pod.failure = failure.map(|(reason, message): (&str, &str)| (reason.into(), message.into()));
             let job = fixtures::failed_job("BackoffLimitExceeded");
             let own = OwnJob { job: &job, pods: vec![&pod], scheduled: true };
-            let outcome = of(&own, None, at("2027-03-01T03:10:00Z"));
+            let outcome = of(&own, None, None, at("2027-03-01T03:10:00Z"));
             let words = outcome.words.unwrap();
             assert_eq!((outcome.state, words.reason.as_str()), (RunState::Failed, want_reason));
             assert!(words.message.contains(want), "{} lacks {want}", words.message);
@@ -307,8 +311,8 @@ mod tests {
     fn a_job_that_has_ended_waits_a_moment_for_its_pod() {
         let job = fixtures::failed_job("PodFailurePolicy");
         let own = OwnJob { job: &job, pods: vec![], scheduled: true };
-        assert!(of(&own, None, at("2027-03-01T03:05:01Z")).settling);
-        let outcome = of(&own, None, at("2027-03-01T03:05:30Z"));
+        assert!(of(&own, None, None, at("2027-03-01T03:05:01Z")).settling);
+        let outcome = of(&own, None, None, at("2027-03-01T03:05:30Z"));
         assert!(!outcome.settling);
         assert_eq!(outcome.words.unwrap().reason, "PodFailurePolicy");
     }
@@ -328,7 +332,7 @@ mod tests {
             let mut job = fixtures::failed_job("BackoffLimitExceeded");
             (job.end, job.ending) = (None, ending);
             let own = OwnJob { job: &job, pods: vec![&pod], scheduled: true };
-            let outcome = of(&own, None, at("2027-03-01T03:01:00Z"));
+            let outcome = of(&own, None, None, at("2027-03-01T03:01:00Z"));
             assert_eq!(outcome.state, RunState::Running);
             assert_eq!(outcome.words.map(|words| words.message).as_deref(), want, "exit code {exit_code}");
         }

@@ -140,7 +140,7 @@ fn follow(scene: &Scene, run: &RunView, own: &OwnJob, plan: &mut Plan) -> Report
 /// A Job's run status.
 fn follow_job(run: Option<&RunView>, own: &OwnJob, observed: &Observed, now: Timestamp, plan: &mut Plan) -> ReportRunStatus {
     let job_words = observed.job_words.get(&own.job.meta.uid).map(String::as_str);
-    let outcome = outcome::of(own, job_words, now);
+    let outcome = outcome::of(own, job_words, run.map(|run| &run.status), now);
     if let Some(again) = outcome::events_again(own, now) {
         plan.look_after(again);
     }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How long to wait for something that takes no tick.
-pub(crate) const SOON: Duration = Duration::from_secs(45);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// How long to wait for something that takes a tick of every minute: the minute, and a busy machine.
 pub(crate) const A_TICK: Duration = Duration::from_secs(100);
 const POLL: Duration = Duration::from_millis(250);
@@ -61,6 +61,10 @@ pub(crate) type Here = std::sync::Arc<Space>;
 
 async fn run<F: Future<Output = ()>>(name: &str, alone: bool, test: impl FnOnce(Here) -> F) {
     let client = client().await;
+    if alone {
+        // The lock is fair: let the others have it first, so that they need not wait for this one.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
     let (shared, lock) = if alone { (None, Some(OPERATOR_LOCK.write().await)) } else { (Some(OPERATOR_LOCK.read().await), None) };
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let namespace = format!("e2e-{name}-{}-{number}", std::process::id());

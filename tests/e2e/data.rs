@@ -154,6 +154,8 @@ fn a_pod_that_is_killed_is_replaced_and_the_rows_are_right() {
     let mut manifest = orders(&user);
     let slow = user.upload_url("orders.csv").replace("/upload/", "/slow/6/upload/");
     manifest["spec"]["sources"][0]["http"]["url"] = slow.into();
+    // A pod that a person deletes counts as an attempt.
+    manifest["spec"]["retries"] = 1.into();
     user.apply(&manifest);
     user.ask("orders", "killed");
     user.until("reportrun/killed", RUN_LIMIT, |run| run["status"]["state"] == "Running");

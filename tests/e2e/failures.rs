@@ -21,11 +21,14 @@ async fn what_a_new_attempt_can_not_help_fails_at_once() {
         let text = json!([{"name": "orders", "file": {"path": "orders.csv"}, "columns": [{"name": "id", "type": "boolean", "required": true}]}]);
         let models = json!([{"name": "wrong", "sql": "SELECT nope FROM orders"}]);
         let sinks = json!([{"name": "s", "from": "wrong", "sqlite": {"path": "/scratch/out.db", "table": "t"}}]);
-        let checks = json!([{"name": "many", "on": "orders", "rows": {"min": 1000}}]);
+        let checks = json!([{"name": "many", "from": "orders", "rows": {"min": 1000}}]);
+        let url = silent_server(&space).await;
+        let silent = json!([{"name": "orders", "http": {"url": url}, "format": {"csv": {}}, "columns": [{"name": "id", "type": "int64"}]}]);
         for (name, fields, exit_code, words) in [
             ("manifest", json!({"models": models, "sinks": sinks}), 10, "nope"),
             ("contract", json!({"sources": text}), 12, "id"),
             ("check", json!({"checks": checks}), 13, "many"),
+            ("time", json!({"sources": silent, "timeout": "5s"}), 14, "5s"),
         ] {
             Manifest::new(name).with(fields).apply(&space).await;
             space.run_now(&format!("{name}-now"), name).await;
@@ -91,16 +94,15 @@ async fn an_evicted_pod_does_not_count_as_an_attempt() {
 }
 
 #[tokio::test]
-async fn a_worker_that_needs_too_much_memory_is_told_so() {
-    in_space("memory", async |space| {
-        // Less than the process needs to begin with.
-        let mut manifest = Manifest::new("shop").with(json!({"retries": 0}));
-        manifest.spec["worker"]["resources"] = json!({"requests": {"cpu": "10m", "memory": "6Mi"}, "limits": {"memory": "6Mi"}});
+async fn a_deadline_that_passes_before_the_pod_starts_says_what_it_waited_for() {
+    in_space("deadline", async |space| {
+        let mut manifest = Manifest::new("shop").with(json!({"timeout": "1s"}));
+        manifest.spec["worker"]["resources"] = json!({"requests": {"cpu": "1000"}});
         manifest.apply(&space).await;
         space.run_now("now", "shop").await;
-        let run = space.wait_state("now", "Failed", A_TICK).await;
-        let reason = run.status.as_ref().unwrap().conditions[0].reason.clone();
-        assert!(["OOMKilled", "StartError", "MemoryExceeded", "ContainerCannotRun"].contains(&reason.as_str()), "{reason}: {}", message_of(&run));
+        let run = space.wait_state("now", "Failed", std::time::Duration::from_secs(170)).await;
+        assert_eq!(run.status.as_ref().unwrap().conditions[0].reason, "DeadlineExceeded");
+        assert!(message_of(&run).contains("it had not started: no node takes the pod"), "{}", message_of(&run));
     })
     .await;
 }

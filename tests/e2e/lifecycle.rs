@@ -8,7 +8,7 @@ use report_api::pipeline::ReportPipeline;
 use report_api::run::ReportRun;
 use serde_json::json;
 
-use crate::cluster::{Manifest, OPERATOR_NAMESPACE, SOON, alone_in_space, in_space, now, silent_server, wait_operator, writes_since};
+use crate::cluster::{Manifest, OPERATOR_NAMESPACE, SOON, in_space, now, silent_server, wait_operator, writes_since};
 
 #[tokio::test]
 async fn deleting_a_pipeline_takes_its_children_along_and_stops_runs_by_hand() {
@@ -58,7 +58,7 @@ async fn a_pipeline_that_is_deleted_and_applied_again_just_works() {
 
 #[tokio::test]
 async fn applying_the_same_manifest_and_restarting_the_operator_writes_nothing() {
-    alone_in_space("restart", async |space| {
+    in_space("restart", async |space| {
         let manifest = Manifest::new("shop").with(json!({"schedule": "0 3 1 1 *", "freshness": {"maxAge": "7d"}}));
         manifest.apply(&space).await;
         space.run_now("now", "shop").await;

@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1::CronJob;
 use report_api::pipeline::ReportPipeline;
 use serde_json::json;
 
-use crate::cluster::{Manifest, alone_in_space, condition, now, writes_since};
+use crate::cluster::{Manifest, in_space, condition, now, writes_since};
 
 const PIPELINES: usize = 500;
 /// The CRD's validation takes the API server some milliseconds each.
@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 #[tokio::test]
 async fn five_hundred_pipelines_at_once_settle_and_then_an_idle_minute_has_no_write() {
-    alone_in_space("many", async |space| {
+    in_space("many", async |space| {
         let names: Vec<String> = (0..PIPELINES).map(|n| format!("p-{n}")).collect();
         futures::stream::iter(&names)
             .for_each_concurrent(32, async |name| space.apply(&Manifest::new(name).with(json!({"schedule": "0 3 1 1 *"})).yaml()).await)

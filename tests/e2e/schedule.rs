@@ -10,7 +10,7 @@ use report_api::run::ReportRun;
 use report_api::status::condition;
 use serde_json::json;
 
-use crate::cluster::{A_TICK, Manifest, SOON, Space, in_space, message_of, next_minute, now, sleep_until, state_of, tick};
+use crate::cluster::{A_TICK, Manifest, SOON, Space, in_space, message_of, next_minute, now, silent_server, sleep_until, state_of, tick};
 
 /// A CronJob without an operator. Its Jobs are suspended: they need no pod.
 async fn bare_cron_job(space: &Space, name: &str, suspended: bool) {
@@ -91,10 +91,11 @@ async fn another_schedule_fires_no_tick_of_the_past() {
 #[tokio::test]
 async fn a_tick_that_was_forbidden_runs_when_the_active_job_ends() {
     in_space("forbid", async |space| {
-        // Refused connections are tried again after 10, 20 and 40 seconds: the Job is active over the next tick.
-        Manifest::new("shop").every_minute().with(json!({"retries": 3})).reading("http://127.0.0.1:9/orders.csv").apply(&space).await;
+        // The first run hangs over the next tick, until its timeout.
+        let url = silent_server(&space).await;
+        Manifest::new("shop").every_minute().with(json!({"retries": 0, "timeout": "75s"})).reading(&url).apply(&space).await;
         let first = space.wait_scheduled("shop", now(), "Running").await;
-        let ended = space.wait_state(&first, "Failed", Duration::from_secs(240)).await;
+        let ended = space.wait_state(&first, "Failed", Duration::from_secs(110)).await;
         let end = ended.status.unwrap().completion_time.unwrap().0;
         let second = space.wait_scheduled("shop", tick("shop", &first).unwrap(), "Running").await;
         let job: Job = space.api().get(&second).await.unwrap();

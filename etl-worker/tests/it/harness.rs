@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use report_api::result::RunResult;
@@ -133,7 +133,7 @@ impl World {
         let result = command.get_envs().find(|(name, _)| *name == "REPORT_RESULT").and_then(|(_, value)| value).map(PathBuf::from);
         let child = command.spawn().unwrap();
         then(child.id());
-        Ended::of(child, &result.unwrap())
+        Ended::read(&child.wait_with_output().unwrap(), &result.unwrap())
     }
 
     /// Runs a manifest.
@@ -181,22 +181,13 @@ impl World {
 
 impl Ended {
     /// How a worker ended. Whatever it said, no password may be in it.
-    fn of(child: Child, result: &Path) -> Self {
-        let output = child.wait_with_output().unwrap();
+    pub(crate) fn read(output: &Output, result: &Path) -> Self {
         let result = std::fs::read_to_string(result).unwrap_or_default();
         let output_text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         for secret in SECRETS {
             assert!(!output_text.contains(secret) && !result.contains(secret), "a secret is shown: {output_text}\n{result}");
         }
         Self { code: output.status.code(), result: RunResult::from_json(&result), output: output_text }
-    }
-
-    pub(crate) fn read(output: &Output, result: &Path) -> Self {
-        Self {
-            code: output.status.code(),
-            result: std::fs::read_to_string(result).ok().and_then(|text| RunResult::from_json(&text)),
-            output: format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
-        }
     }
 
     /// Panics with the output unless the run ended well.
