@@ -2,8 +2,9 @@
 //! the clock and this only reads it.
 //!
 //! The controller uses github.com/robfig/cron/v3, whose search for the next tick has habits of its own where clocks
-//! change (a day without midnight, a shift of half an hour), so [`Schedule::next_after`] is the same search step by
-//! step. `tests/data/cron_golden.tsv` is made with that very parser and gates it. Where the controller takes more than a
+//! change (a day without midnight, a shift of half an hour), and [`Schedule::next_after`] finds what it finds.
+//! `tests/data/cron_golden.tsv` is made with that very parser and gates it; docs/decisions/0004-schedules.md says why no
+//! library does it. Where the controller takes more than a
 //! careful reader would (an empty item of a list, `?`, `*-5`), a schedule is refused with what to write instead.
 
 mod fields;

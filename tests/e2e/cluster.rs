@@ -32,6 +32,11 @@ pub(crate) const OPERATOR: &str = "report-operator";
 static OPERATOR_LOCK: RwLock<()> = RwLock::const_new(());
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// Holds the operator as it is, for a test that is not async.
+pub(crate) fn share_operator() -> RwLockReadGuard<'static, ()> {
+    OPERATOR_LOCK.blocking_read()
+}
+
 /// The time; tests on a real cluster have no other.
 #[expect(clippy::disallowed_methods, reason = "the cluster's time is the real one")]
 pub(crate) fn now() -> Timestamp {

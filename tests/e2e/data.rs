@@ -167,7 +167,7 @@ fn a_pod_that_is_killed_is_replaced_and_the_rows_are_right() {
 
 #[test]
 fn one_name_in_two_namespaces_works_and_a_table_has_one_owner() {
-    let (one, two) = (User::new("owner-a"), User::new("owner-b"));
+    let (one, two) = (User::new("owner-a"), User::second("owner-b"));
     for user in [&one, &two] {
         user.upload("orders.csv", GOOD);
         user.apply(&orders(user));

@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::sync::RwLockReadGuard;
+
+use crate::cluster::share_operator;
 
 /// Between looks at the cluster.
 const LOOK: Duration = Duration::from_millis(500);
@@ -62,6 +65,7 @@ pub(crate) fn real_data() -> Option<String> {
 /// A namespace of the test's own, a schema in the database and a prefix in S3 of the same name.
 pub(crate) struct User {
     pub(crate) namespace: String,
+    _shared: Option<RwLockReadGuard<'static, ()>>,
 }
 
 /// How a run ended: the ReportRun.
@@ -69,8 +73,17 @@ pub(crate) struct Run(pub(crate) Value);
 
 impl User {
     pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, Some(share_operator()))
+    }
+
+    /// A second namespace for a test that has one: to hold the operator twice could wait for itself.
+    pub(crate) fn second(name: &str) -> Self {
+        Self::with(name, None)
+    }
+
+    fn with(name: &str, shared: Option<RwLockReadGuard<'static, ()>>) -> Self {
         let namespace = format!("e2e-{name}-{}", std::process::id());
-        let user = Self { namespace };
+        let user = Self { namespace, _shared: shared };
         sh("kubectl", &["create", "namespace", &user.namespace], None);
         let level = "pod-security.kubernetes.io/enforce=restricted";
         sh("kubectl", &["label", "namespace", &user.namespace, level], None);

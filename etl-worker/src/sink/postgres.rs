@@ -162,7 +162,7 @@ impl Sink for PostgresSink<'_> {
         let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
 
         let swapped = target.as_ref().filter(|_| mode == PreparedMode::Swap);
-        for sql in catalog::create_staging(self.schema, &staging, &schema, swapped, &self.spec.primary_key) {
+        for sql in catalog::create_staging(self.schema, &staging, &schema, swapped) {
             sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.map_err(|e| self.error(e))?;
         }
         let count = copy::rows(&mut connection, self.schema, &staging, &schema, rows, self.spec).await?;
@@ -170,7 +170,7 @@ impl Sink for PostgresSink<'_> {
         if let SinkMode::Merge { key } = &self.spec.mode {
             self.check_key(&mut connection, &staging, key).await?;
         }
-        for sql in catalog::finish_staging(self.schema, &staging, &schema, swapped, target.is_none(), self.spec) {
+        for sql in catalog::finish_staging(self.schema, &staging, &schema, target.as_ref(), &mode, self.spec) {
             sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.map_err(|e| self.error(e))?;
         }
         let _ = connection.close().await;

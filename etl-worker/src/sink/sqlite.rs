@@ -88,7 +88,7 @@ impl<'a> SqliteSink<'a> {
         if let SinkMode::Merge { key } = &self.spec.mode
             && !self.has_key(connection, key).await?
         {
-            let columns = idents(key);
+            let columns = key.join(", ");
             wrong.push(format!("{name} has no unique index on ({columns}), which merge needs; CREATE UNIQUE INDEX {name}_key ON {name} ({columns})"));
         }
         if !wrong.is_empty() {
@@ -269,17 +269,19 @@ impl Sink for SqliteSink<'_> {
         let mut connection = self.connection().await?;
         let (exists, has_rows) = self.check_target(&mut connection, &schema).await?;
         let staging = format!("{}{epoch}", self.staging_prefix());
+        // A table that exists has its own key.
+        let primary_key: &[String] = if exists { &[] } else { &self.spec.primary_key };
         let mut columns: Vec<String> = Vec::with_capacity(schema.fields().len() + 1);
         for field in schema.fields() {
             let type_ = type_name(field.data_type()).ok_or_else(|| {
                 let message = format!("SQLite can't hold the column {} of type {}; cast it in a model", field.name(), field.data_type());
                 RunError::at(Code::TypeUnsupported, format!("{}.from", self.spec.field), message)
             })?;
-            let not_null = if self.spec.primary_key.contains(field.name()) { " NOT NULL" } else { "" };
+            let not_null = if primary_key.contains(field.name()) { " NOT NULL" } else { "" };
             columns.push(format!("{} {type_}{not_null}", ident(field.name())));
         }
-        if !self.spec.primary_key.is_empty() {
-            columns.push(format!("PRIMARY KEY ({})", idents(&self.spec.primary_key)));
+        if !primary_key.is_empty() {
+            columns.push(format!("PRIMARY KEY ({})", idents(primary_key)));
         }
         for sql in [
             format!("DROP TABLE IF EXISTS {}", ident(&staging)),

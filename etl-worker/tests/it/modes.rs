@@ -261,12 +261,12 @@ async fn a_table_that_does_not_fit_is_refused_by_column() {
         ("id bigint, city varchar(3), amount numeric(10,2)", "replace: {}", 12, "value_invalid", "too long"),
         ("id bigint, city text, amount numeric(10,2) CHECK (amount > 5)", "replace: {}", 12, "value_invalid", "check constraint"),
         ("id bigint, city text CHECK (city <> 'Oslo'), amount numeric(12,2)", "replace: {}", 12, "value_invalid", "check constraint"),
-        ("id bigint UNIQUE, city text, amount numeric(12,2)", "append: {}", 12, "key_invalid", "unique"),
+        ("id bigint, city text NOT NULL, amount numeric(10,2)", "append: {}", 12, "value_invalid", "fill the column in the model"),
     ] {
         let world = World::new().await;
         world.sql(&format!("CREATE TABLE {{schema}}.orders ({table}); CREATE TABLE {{schema}}.before AS SELECT * FROM {{schema}}.orders")).await;
         let manifest = world.manifest("p", &spec(&format!("{TABLE}, mode: {{{mode}}}")));
-        let message = day(&world, &manifest, 1, &["1,Oslo,1", "1,Bern,2"]).failed(exit, code);
+        let message = day(&world, &manifest, 1, &["1,Oslo,1", "1,,2"]).failed(exit, code);
         assert!(message.starts_with("spec.sinks[0]") && message.contains(words), "{table}: {message}");
         assert_eq!(world.rows("SELECT count(*) FROM {schema}.orders").await, ["0"], "{table}");
         assert_eq!(world.tables().await, ["before", "orders"], "{table}");

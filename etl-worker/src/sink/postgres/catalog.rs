@@ -5,7 +5,7 @@ use report_api::checked::{CheckedSink, SinkMode};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::Owner;
+use super::{Owner, PreparedMode};
 use super::copy::type_name;
 use crate::error::{Code, Result, RunError};
 use crate::quote::{ident, literal};
@@ -27,6 +27,8 @@ pub(super) struct Target {
     indexes: Vec<(String, bool, String)>,
     /// Columns of each unique index without a condition.
     unique_keys: Vec<Vec<String>>,
+    /// CHECK constraints and the columns that each is about.
+    rules: Vec<(String, Vec<String>)>,
     /// Rights that others have on it: (role or PUBLIC, right, with grant option).
     grants: Vec<(String, String, bool)>,
 }
@@ -37,6 +39,7 @@ struct TargetColumn {
     type_name: String,
     /// Whether a row may leave it out.
     can_be_left_out: bool,
+    not_null: bool,
     generated: bool,
 }
 
@@ -63,7 +66,8 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
         "SELECT c.oid::bigint AS oid, c.relkind::text AS kind,
                 c.relowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
                 OR c.relrowsecurity OR c.reloptions IS NOT NULL OR c.relreplident <> 'd' OR c.relpersistence <> 'p'
-                OR EXISTS (SELECT 1 FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'n')
+                OR EXISTS (SELECT 1 FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'n'
+                           AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE d.classid = 'pg_constraint'::regclass AND k.oid = d.objid AND k.conrelid = c.oid))
                 OR EXISTS (SELECT 1 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND d.classid = 'pg_class'::regclass
                            WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND s.relkind = 'S')
                 OR EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype NOT IN ('p', 'u', 'c', 'n'))
@@ -83,7 +87,7 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
 
     let columns = sqlx::query(
         "SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type,
-                NOT attnotnull OR atthasdef OR attidentity <> '' AS can_be_left_out, attgenerated <> '' OR attidentity = 'a' AS generated
+                attnotnull AS not_null, NOT attnotnull OR atthasdef OR attidentity <> '' AS can_be_left_out, attgenerated <> '' OR attidentity = 'a' AS generated
          FROM pg_attribute WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
     )
     .bind(oid)
@@ -96,6 +100,7 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
                 name: row.try_get("name")?,
                 type_name: row.try_get("type")?,
                 can_be_left_out: row.try_get("can_be_left_out")?,
+                not_null: row.try_get("not_null")?,
                 generated: row.try_get("generated")?,
             })
         })
@@ -128,6 +133,15 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
         index_definitions.push((row.try_get("name")?, is_constraint, format!("{unique}{definition}")));
     }
 
+    let rules = sqlx::query_as(
+        "SELECT pg_get_constraintdef(k.oid),
+                ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey))
+         FROM pg_constraint k WHERE k.conrelid = $1::oid AND k.contype = 'c' AND k.convalidated ORDER BY k.conname",
+    )
+    .bind(oid)
+    .fetch_all(&mut *connection)
+    .await?;
+
     let grants = sqlx::query(
         "SELECT coalesce(r.rolname::text, 'PUBLIC') AS role, a.privilege_type AS privilege, a.is_grantable AS grantable
          FROM pg_class c, aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
@@ -156,6 +170,7 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
         dependants,
         indexes: index_definitions,
         unique_keys,
+        rules,
         grants,
     }))
 }
@@ -276,7 +291,6 @@ pub(super) fn create_staging(
     staging: &str,
     schema: &SchemaRef,
     swapped: Option<&Target>,
-    primary_key: &[String],
 ) -> Vec<String> {
     let table = format!("{}.{}", ident(schema_name), ident(staging));
     let create = match swapped {
@@ -289,10 +303,7 @@ pub(super) fn create_staging(
             let columns: Vec<String> = schema
                 .fields()
                 .iter()
-                .map(|field| {
-                    let not_null = if primary_key.contains(field.name()) { " NOT NULL" } else { "" };
-                    format!("{} {}{not_null}", ident(field.name()), type_name(field.data_type()).unwrap_or_default())
-                })
+                .map(|field| format!("{} {}", ident(field.name()), type_name(field.data_type()).unwrap_or_default()))
                 .collect();
             format!("CREATE TABLE {table} ({})", columns.join(", "))
         }
@@ -301,18 +312,19 @@ pub(super) fn create_staging(
 }
 
 /// The statements that complete the run's table once it has its rows: keys and indexes, built over all rows at once,
-/// rights and comments.
+/// rights and comments. Where its rows will be inserted into the target, the table gets the target's types and rules, so
+/// that rows which the target would refuse end the run here, and not its commit, when other sinks may have committed.
 pub(super) fn finish_staging(
     schema_name: &str,
     staging: &str,
     schema: &SchemaRef,
-    swapped: Option<&Target>,
-    creates: bool,
+    target: Option<&Target>,
+    mode: &PreparedMode,
     spec: &CheckedSink,
 ) -> Vec<String> {
     let table = format!("{}.{}", ident(schema_name), ident(staging));
     let mut statements = Vec::new();
-    if let Some(target) = swapped {
+    if let Some(target) = target.filter(|_| *mode == PreparedMode::Swap) {
         for (at, (_, is_constraint, definition)) in target.indexes.iter().enumerate() {
             let name = ident(&index_name(staging, at));
             statements.push(if *is_constraint {
@@ -332,7 +344,23 @@ pub(super) fn finish_staging(
             literal(&table),
             literal(&format!("{}.{}", ident(&target.schema), ident(&target.table)))
         ));
-    } else if creates {
+    } else if let Some(target) = target {
+        for column in &target.columns {
+            let Ok(field) = schema.field_with_name(&column.name) else { continue };
+            let name = ident(&column.name);
+            if type_name(field.data_type()).as_ref() != Some(&column.type_name) {
+                statements.push(format!("ALTER TABLE {table} ALTER {name} TYPE {}", column.type_name));
+            }
+            if column.not_null {
+                statements.push(format!("ALTER TABLE {table} ALTER {name} SET NOT NULL"));
+            }
+        }
+        for (definition, columns) in &target.rules {
+            if columns.iter().all(|column| schema.index_of(column).is_ok()) {
+                statements.push(format!("ALTER TABLE {table} ADD {definition}"));
+            }
+        }
+    } else {
         if !spec.primary_key.is_empty() {
             // The commit gives it its lasting name.
             let name = ident(&index_name(staging, 0));
