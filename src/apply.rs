@@ -27,7 +27,7 @@ use crate::controller::Context;
 use crate::observe::cache::{Cache, Key};
 use crate::observe::view::{Meta, View};
 use crate::plan::{Note, Observed, Taken, Write};
-use crate::{Error, Result};
+use crate::{Error, Result, is_namespace_going, words};
 
 /// Longest note of an event, in bytes: the API's limit is 1 kB.
 const NOTE_BYTES_MAX: usize = 1000;
@@ -51,8 +51,12 @@ async fn one(observed: &Observed, key: &Key, write: Write, context: &Context) ->
     let caches = &context.caches;
     let namespace = key.namespace.as_str();
     match write {
-        Write::CreateConfigMap(object) => create(*object, "ConfigMap", "create ConfigMap", &caches.config_maps, namespace, context).await,
-        Write::DeleteConfigMap(name, uid) => delete::<ConfigMap, _>("delete ConfigMap", &name, &uid, &caches.config_maps, namespace, context).await,
+        Write::CreateConfigMap(object) => {
+            create(*object, "ConfigMap", "create ConfigMap", &caches.config_maps, namespace, context).await
+        }
+        Write::DeleteConfigMap(name, uid) => {
+            delete::<ConfigMap, _>("delete ConfigMap", &name, &uid, &caches.config_maps, namespace, context).await
+        }
         Write::CreateCronJob(object) => {
             let taken = create(*object, "CronJob", "create CronJob", &caches.cron_jobs, namespace, context).await?;
             if let Some(cron_job) = caches.cron_jobs.get(namespace, &key.pipeline).filter(|_| taken.is_none()) {
@@ -63,22 +67,32 @@ async fn one(observed: &Observed, key: &Key, write: Write, context: &Context) ->
         Write::MoveLastSchedule { name, uid, to } => {
             let api: Api<CronJob> = Api::namespaced(context.client.clone(), namespace);
             let patch = json!({"metadata": {"uid": uid}, "status": {"lastScheduleTime": to}});
-            let answer = api.patch_status(&name, &params(), &Patch::Merge(patch)).await.map_err(Error::on("move status.lastScheduleTime of CronJob", &name))?;
+            let answer = api
+                .patch_status(&name, &params(), &Patch::Merge(patch))
+                .await
+                .map_err(Error::on("move status.lastScheduleTime of CronJob", &name))?;
             caches.cron_jobs.written(answer.into());
             Ok(None)
         }
-        Write::ApplyCronJob { cron_job, created_fields } => apply_cron_job(&cron_job, created_fields, namespace, context).await,
+        Write::ApplyCronJob { cron_job, created_fields } => {
+            apply_cron_job(&cron_job, created_fields, namespace, context).await
+        }
         Write::SuspendCronJob(name, uid) => {
             let api: Api<CronJob> = Api::namespaced(context.client.clone(), namespace);
             let patch = json!({"metadata": {"uid": uid}, "spec": {"suspend": true}});
-            let answer = api.patch(&name, &params(), &Patch::Merge(patch)).await.map_err(Error::on("suspend CronJob", &name))?;
+            let answer =
+                api.patch(&name, &params(), &Patch::Merge(patch)).await.map_err(Error::on("suspend CronJob", &name))?;
             context.wrote_generation(&uid, answer.metadata.generation.unwrap_or_default());
             caches.cron_jobs.written(answer.into());
             Ok(None)
         }
-        Write::DeleteCronJob(name, uid) => delete::<CronJob, _>("delete CronJob", &name, &uid, &caches.cron_jobs, namespace, context).await,
+        Write::DeleteCronJob(name, uid) => {
+            delete::<CronJob, _>("delete CronJob", &name, &uid, &caches.cron_jobs, namespace, context).await
+        }
         Write::CreateJob(object) => create(*object, "Job", "create Job", &caches.jobs, namespace, context).await,
-        Write::DeleteJob(name, uid) => delete::<Job, _>("delete Job", &name, &uid, &caches.jobs, namespace, context).await,
+        Write::DeleteJob(name, uid) => {
+            delete::<Job, _>("delete Job", &name, &uid, &caches.jobs, namespace, context).await
+        }
         Write::CreateRun(object, status, note) => {
             let name = object.name_any();
             let taken = create(*object, "ReportRun", "create ReportRun", &caches.runs, namespace, context).await?;
@@ -88,7 +102,9 @@ async fn one(observed: &Observed, key: &Key, write: Write, context: &Context) ->
             }
             Ok(taken)
         }
-        Write::DeleteRun(name, uid) => delete::<ReportRun, _>("delete ReportRun", &name, &uid, &caches.runs, namespace, context).await,
+        Write::DeleteRun(name, uid) => {
+            delete::<ReportRun, _>("delete ReportRun", &name, &uid, &caches.runs, namespace, context).await
+        }
         Write::RunStatus { name, uid, status, note } => {
             run_status(&name, &uid, &status, namespace, context).await?;
             publish(observed, key, note, context).await;
@@ -109,7 +125,14 @@ fn params() -> PatchParams {
 }
 
 /// Makes an object. One that is there already is adopted if it has the same controller.
-async fn create<K, V>(object: K, kind: &'static str, action: &'static str, cache: &Cache<V>, namespace: &str, context: &Context) -> Result<Option<Taken>>
+async fn create<K, V>(
+    object: K,
+    kind: &'static str,
+    action: &'static str,
+    cache: &Cache<V>,
+    namespace: &str,
+    context: &Context,
+) -> Result<Option<Taken>>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
     V: View + From<K>,
@@ -137,13 +160,21 @@ where
 }
 
 /// Deletes the object with this UID. One that is gone, or is another one by now, is no error.
-async fn delete<K, V>(action: &'static str, name: &str, uid: &str, cache: &Cache<V>, namespace: &str, context: &Context) -> Result<Option<Taken>>
+async fn delete<K, V>(
+    action: &'static str,
+    name: &str,
+    uid: &str,
+    cache: &Cache<V>,
+    namespace: &str,
+    context: &Context,
+) -> Result<Option<Taken>>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
     V: View,
 {
     let api: Api<K> = Api::namespaced(context.client.clone(), namespace);
-    let this = DeleteParams::background().preconditions(Preconditions { uid: Some(uid.into()), resource_version: None });
+    let this =
+        DeleteParams::background().preconditions(Preconditions { uid: Some(uid.into()), resource_version: None });
     match api.delete(name, &this).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
@@ -158,7 +189,12 @@ where
 /// Its creation was a POST, whose fields the API server records as those of an update. Server-side apply by the same
 /// manager would then share them and never remove one, such as the variable of a Secret that is no longer named. So that
 /// record is turned into one of apply first, once, as kubectl and client-go (csaupgrade) do it.
-async fn apply_cron_job(cron_job: &CronJob, created_fields: Option<usize>, namespace: &str, context: &Context) -> Result<Option<Taken>> {
+async fn apply_cron_job(
+    cron_job: &CronJob,
+    created_fields: Option<usize>,
+    namespace: &str,
+    context: &Context,
+) -> Result<Option<Taken>> {
     let api: Api<CronJob> = Api::namespaced(context.client.clone(), namespace);
     let name = cron_job.name_any();
     let uid = cron_job.uid().unwrap_or_default();
@@ -170,12 +206,16 @@ async fn apply_cron_job(cron_job: &CronJob, created_fields: Option<usize>, names
             {"op": "test", "path": format!("{entry}/operation"), "value": "Update"},
             {"op": "replace", "path": format!("{entry}/operation"), "value": "Apply"},
         ]));
-        let answer = api.patch(&name, &params(), &patch).await.map_err(Error::on("take over the fields of CronJob", &name))?;
+        let answer =
+            api.patch(&name, &params(), &patch).await.map_err(Error::on("take over the fields of CronJob", &name))?;
         context.caches.cron_jobs.written(answer.into());
     }
     let mut wanted = cron_job.clone();
     wanted.metadata.managed_fields = None;
-    let answer = api.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&wanted)).await.map_err(Error::on("apply CronJob", &name))?;
+    let answer = api
+        .patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&wanted))
+        .await
+        .map_err(Error::on("apply CronJob", &name))?;
     context.wrote_generation(&uid, answer.metadata.generation.unwrap_or_default());
     context.caches.cron_jobs.written(answer.into());
     Ok(None)
@@ -245,8 +285,16 @@ async fn publish(observed: &Observed, key: &Key, notes: impl IntoIterator<Item =
             ..Default::default()
         };
         let api: Api<Event> = Api::namespaced(context.client.clone(), &key.namespace);
-        if let Err(error) = api.create(&PostParams::default(), &event).await {
-            tracing::warn!(namespace = key.namespace, pipeline = key.pipeline, %error, "an event is lost");
+        match api.create(&PostParams::default(), &event).await {
+            Err(error) if !is_namespace_going(&error) => {
+                tracing::warn!(
+                    namespace = key.namespace,
+                    pipeline = key.pipeline,
+                    error = words(&error),
+                    "an event is lost"
+                );
+            }
+            _ => {}
         }
     }
 }

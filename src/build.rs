@@ -70,7 +70,13 @@ impl Resolved {
 }
 
 /// Checks a manifest and resolves it.
-pub fn resolve(namespace: &str, name: &str, uid: &str, spec: &ReportPipelineSpec, settings: &Settings) -> Result<Resolved, Vec<Problem>> {
+pub fn resolve(
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    spec: &ReportPipelineSpec,
+    settings: &Settings,
+) -> Result<Resolved, Vec<Problem>> {
     let checked = validate(name, spec)?;
     let manifest = manifest(namespace, name, spec);
     config_map::check_size(&manifest).map_err(|problem| vec![problem])?;
@@ -111,12 +117,9 @@ fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
 
 /// The labels of what belongs to a pipeline.
 fn labels(pipeline: &str) -> BTreeMap<String, String> {
-    [
-        (LABEL_PIPELINE, pipeline),
-        ("app.kubernetes.io/managed-by", FIELD_MANAGER),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into()
+    [(LABEL_PIPELINE, pipeline), ("app.kubernetes.io/managed-by", FIELD_MANAGER)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
 }
 
 /// The reference to the pipeline that controls an object. It does not block the pipeline's deletion: that would need a

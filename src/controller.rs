@@ -23,10 +23,10 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::ListParams;
 use kube::core::{DeserializeGuard, ObjectMeta, PartialObjectMeta};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{Action, Config as ApplierConfig, applier};
 use kube::runtime::reflector::{ObjectRef, store};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::WatchStreamExt;
 use kube::{Api, Client, Resource};
 use report_api::contract::LABEL_PIPELINE;
 use report_api::pipeline::ReportPipeline;
@@ -43,7 +43,7 @@ use crate::observe::cache::{Cache, Key};
 use crate::observe::view::{PipelineView, View, time};
 use crate::observe::{self, Caches, Memo};
 use crate::plan::{self, Observed, Write};
-use crate::{Error, Result};
+use crate::{Error, Result, is_namespace_going};
 
 /// Pipelines that are looked at at the same time: enough to keep an API server's answers coming, few enough to be polite.
 const CONCURRENCY: u16 = 16;
@@ -80,8 +80,23 @@ pub struct Context {
 
 impl Context {
     /// A context at the start of the process.
-    pub fn new(client: Client, caches: Arc<Caches>, settings: Settings, metrics: Arc<Metrics>, identity: String) -> Self {
-        Self { client, caches, settings, clock: Clock, metrics, identity, failures: Mutex::default(), generations: Mutex::default() }
+    pub fn new(
+        client: Client,
+        caches: Arc<Caches>,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        identity: String,
+    ) -> Self {
+        Self {
+            client,
+            caches,
+            settings,
+            clock: Clock,
+            metrics,
+            identity,
+            failures: Mutex::default(),
+            generations: Mutex::default(),
+        }
     }
 
     /// The generation of a CronJob as this process left it.
@@ -129,6 +144,7 @@ async fn reconcile(key: &Key, context: &Context) -> Result<Action> {
                 taken.extend(more.clone());
                 more.is_some()
             }
+            Err(Error::Request { source, .. }) if is_namespace_going(&source) => return Ok(Action::await_change()),
             Err(error) => {
                 say_refused(&observed, key, &error, context).await;
                 return Err(error);
@@ -151,7 +167,10 @@ async fn say_refused(observed: &Observed, key: &Key, error: &Error, context: &Co
     let (Some(pipeline), Some(mut message)) = (&observed.pipeline, error.refusal()) else { return };
     report_api::result::cut(&mut message, plan::outcome::MESSAGE_BYTES_MAX);
     let mut status = pipeline.status.clone();
-    let same = status.conditions.iter().any(|now| now.type_ == condition::RECONCILING && now.status == "True" && now.message == message);
+    let same = status
+        .conditions
+        .iter()
+        .any(|now| now.type_ == condition::RECONCILING && now.status == "True" && now.message == message);
     if same {
         return;
     }
@@ -175,7 +194,12 @@ async fn say_refused(observed: &Observed, key: &Key, error: &Error, context: &Co
 type Slot = PartialObjectMeta<ReportPipeline>;
 
 /// Runs watches and reconciles until `stop` is done; what is under way is finished then.
-pub async fn run(context: Arc<Context>, namespace: Option<String>, streaming: bool, stop: impl Future<Output = ()> + Send + 'static) {
+pub async fn run(
+    context: Arc<Context>,
+    namespace: Option<String>,
+    streaming: bool,
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
     let (sender, receiver) = unbounded();
     let watches = watches(&context, namespace.as_deref(), streaming, &sender);
     let caches = Arc::clone(&context.caches);
@@ -184,7 +208,12 @@ pub async fn run(context: Arc<Context>, namespace: Option<String>, streaming: bo
         () = caches.wait_until_ready() => {}
         () = &mut stop => return,
     }
-    tracing::info!(pipelines = caches.pipelines.len(), runs = caches.runs.len(), jobs = caches.jobs.len(), "the caches are complete");
+    tracing::info!(
+        pipelines = caches.pipelines.len(),
+        runs = caches.runs.len(),
+        jobs = caches.jobs.len(),
+        "the caches are complete"
+    );
     let (reader, mut writer) = store::<Slot>();
     writer.apply_watcher_event(&Event::Init);
     writer.apply_watcher_event(&Event::InitDone);
@@ -202,7 +231,8 @@ fn queue(
     names.map(move |key| {
         let reference = ObjectRef::new(&key.pipeline).within(&key.namespace);
         if writer.as_reader().get(&reference).is_none() {
-            let metadata = ObjectMeta { name: Some(key.pipeline), namespace: Some(key.namespace), ..Default::default() };
+            let metadata =
+                ObjectMeta { name: Some(key.pipeline), namespace: Some(key.namespace), ..Default::default() };
             writer.apply_watcher_event(&Event::Apply(Slot { types: None, metadata, _phantom: PhantomData }));
         }
         Ok(reference)
@@ -210,7 +240,10 @@ fn queue(
 }
 
 fn key_of(slot: &Slot) -> Key {
-    Key { namespace: slot.metadata.namespace.clone().unwrap_or_default(), pipeline: slot.metadata.name.clone().unwrap_or_default() }
+    Key {
+        namespace: slot.metadata.namespace.clone().unwrap_or_default(),
+        pipeline: slot.metadata.name.clone().unwrap_or_default(),
+    }
 }
 
 fn look(slot: Arc<Slot>, context: Arc<Context>) -> futures::future::BoxFuture<'static, Result<Action>> {
@@ -236,23 +269,48 @@ fn on_error(slot: Arc<Slot>, error: &Error, context: Arc<Context>) -> Action {
 struct Watches(tokio::task::JoinSet<()>);
 
 fn watches(context: &Arc<Context>, namespace: Option<&str>, streaming: bool, sender: &UnboundedSender<Key>) -> Watches {
-    let all = if streaming { watcher::Config::default().streaming_lists() } else { watcher::Config::default().page_size(PAGE_SIZE) };
+    let all = if streaming {
+        watcher::Config::default().streaming_lists()
+    } else {
+        watcher::Config::default().page_size(PAGE_SIZE)
+    };
     let ours = all.clone().labels(LABEL_PIPELINE);
     let mut tasks = tokio::task::JoinSet::new();
     let client = &context.client;
 
     let pipelines = watcher(api::<DeserializeGuard<ReportPipeline>>(client, namespace), all.clone());
-    tasks.spawn(watch(pipelines, "reportpipelines", |caches| &caches.pipelines, unreadable(context), Arc::clone(context), sender.clone()));
+    tasks.spawn(watch(
+        pipelines,
+        "reportpipelines",
+        |caches| &caches.pipelines,
+        unreadable(context),
+        Arc::clone(context),
+        sender.clone(),
+    ));
     let runs = watcher(api::<DeserializeGuard<ReportRun>>(client, namespace), all);
     tasks.spawn(watch_runs(runs, Arc::clone(context), sender.clone()));
     let cron_jobs = watcher(api::<CronJob>(client, namespace), ours.clone());
-    tasks.spawn(watch(cron_jobs, "cronjobs", |caches| &caches.cron_jobs, Into::into, Arc::clone(context), sender.clone()));
+    tasks.spawn(watch(
+        cron_jobs,
+        "cronjobs",
+        |caches| &caches.cron_jobs,
+        Into::into,
+        Arc::clone(context),
+        sender.clone(),
+    ));
     let jobs = watcher(api::<Job>(client, namespace), ours.clone());
     tasks.spawn(watch(jobs, "jobs", |caches| &caches.jobs, Into::into, Arc::clone(context), sender.clone()));
     let pods = watcher(api::<Pod>(client, namespace), ours.clone());
     tasks.spawn(watch(pods, "pods", |caches| &caches.pods, Into::into, Arc::clone(context), sender.clone()));
     let config_maps = watcher(api::<PartialObjectMeta<ConfigMap>>(client, namespace), ours);
-    tasks.spawn(watch(config_maps, "configmaps", |caches| &caches.config_maps, Into::into, Arc::clone(context), sender.clone()));
+    tasks.spawn(watch(
+        config_maps,
+        "configmaps",
+        |caches| &caches.config_maps,
+        Into::into,
+        Arc::clone(context),
+        sender.clone(),
+    ));
     Watches(tasks)
 }
 
@@ -262,7 +320,10 @@ impl Drop for Watches {
     }
 }
 
-fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(client: &Client, namespace: Option<&str>) -> Api<K> {
+fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(
+    client: &Client,
+    namespace: Option<&str>,
+) -> Api<K> {
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -276,7 +337,12 @@ fn unreadable(context: &Arc<Context>) -> impl Fn(DeserializeGuard<ReportPipeline
         let view = PipelineView::from(guard);
         if let Err(error) = &view.spec {
             metrics.unreadable.get_or_create(&ResourceLabels { resource: "reportpipelines" }).inc();
-            tracing::error!(namespace = view.meta.namespace, pipeline = view.meta.name, error, "a pipeline can't be read; its objects stay as they are");
+            tracing::error!(
+                namespace = view.meta.namespace,
+                pipeline = view.meta.name,
+                error,
+                "a pipeline can't be read; its objects stay as they are"
+            );
         }
         view
     }
@@ -341,7 +407,12 @@ fn run_of(guard: DeserializeGuard<ReportRun>, metrics: &Metrics) -> Option<Repor
         Ok(run) => Some(run),
         Err(invalid) => {
             metrics.unreadable.get_or_create(&ResourceLabels { resource: "reportruns" }).inc();
-            tracing::error!(namespace = invalid.metadata.namespace, run = invalid.metadata.name, error = invalid.error, "a run can't be read and is passed over");
+            tracing::error!(
+                namespace = invalid.metadata.namespace,
+                run = invalid.metadata.name,
+                error = invalid.error,
+                "a run can't be read and is passed over"
+            );
             None
         }
     }
@@ -353,10 +424,13 @@ pub async fn probe(client: &Client, namespace: Option<&str>) -> Result<()> {
     let Err(source) = pipelines.list(&ListParams::default().limit(1)).await else { return Ok(()) };
     let advice = match &source {
         kube::Error::Api(status) if status.is_not_found() => {
-            "the custom resources are not installed: install the chart with crds.enabled, or run kubectl apply -f crds/".to_owned()
+            "the custom resources are not installed: install the chart with crds.enabled, or run kubectl apply -f crds/"
+                .to_owned()
         }
         kube::Error::Api(status) if status.is_forbidden() => match namespace {
-            Some(namespace) => format!("bind a Role for report-operator in the namespace {namespace}, as the chart does with watch.namespace"),
+            Some(namespace) => format!(
+                "bind a Role for report-operator in the namespace {namespace}, as the chart does with watch.namespace"
+            ),
             None => "bind the ClusterRole of the chart, or set WATCH_NAMESPACE, for which a Role is enough".to_owned(),
         },
         _ => "the API server does not answer as expected".to_owned(),
@@ -367,7 +441,11 @@ pub async fn probe(client: &Client, namespace: Option<&str>) -> Result<()> {
 /// Whether the API server streams lists, which takes one request per resource and little memory on both sides.
 pub async fn streams_lists(client: &Client) -> bool {
     match client.apiserver_version().await {
-        Ok(version) => version.minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().is_ok_and(|minor| minor >= STREAMING_MINOR),
+        Ok(version) => version
+            .minor
+            .trim_end_matches(|c: char| !c.is_ascii_digit())
+            .parse::<u32>()
+            .is_ok_and(|minor| minor >= STREAMING_MINOR),
         Err(error) => {
             tracing::warn!(%error, "the API server does not tell its version; lists are read page by page");
             false

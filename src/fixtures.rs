@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use crate::build::{self, Resolved, Settings};
 use crate::observe::cache::Key;
-use crate::observe::view::{CronJobView, JobEnd, JobView, Meta, Owner, PipelineView, PodView, RunView, WorkerState, time};
+use crate::observe::view::{
+    CronJobView, JobEnd, JobView, Meta, Owner, PipelineView, PodView, RunView, WorkerState, time,
+};
 use crate::plan::{Observed, Plan, Write, plan};
 
 /// A time.
@@ -26,7 +28,12 @@ pub(crate) fn yaml(object: &impl Serialize) -> String {
 
 /// An installation.
 pub(crate) fn settings() -> Settings {
-    Settings { worker_image: "registry/etl-worker:0.1.0".into(), pull_policy: "IfNotPresent".into(), pull_secrets: Vec::new(), installation: String::new() }
+    Settings {
+        worker_image: "registry/etl-worker:0.1.0".into(),
+        pull_policy: "IfNotPresent".into(),
+        pull_secrets: Vec::new(),
+        installation: String::new(),
+    }
 }
 
 /// A small valid manifest with a Secret, daily at three.
@@ -54,13 +61,27 @@ pub(crate) fn resolved(name: &str) -> Resolved {
 
 fn meta(name: &str, uid: &str, created: Timestamp, owner: Option<(&str, &str, &str)>) -> Meta {
     let owner = owner.map(|(kind, name, uid)| Owner { kind: kind.into(), name: name.into(), uid: uid.into() });
-    Meta { namespace: "shop".into(), name: name.into(), uid: uid.into(), version: 1, generation: 1, created, owner, deleting: false }
+    Meta {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: uid.into(),
+        version: 1,
+        generation: 1,
+        created,
+        owner,
+        deleting: false,
+    }
 }
 
 /// A pod of the Job `daily-30064500`.
 pub(crate) fn pod(worker: Option<WorkerState>) -> PodView {
     PodView {
-        meta: meta("daily-30064500-x", "pod-uid", at("2027-03-01T03:00:02Z"), Some(("Job", "daily-30064500", "daily-30064500-uid"))),
+        meta: meta(
+            "daily-30064500-x",
+            "pod-uid",
+            at("2027-03-01T03:00:02Z"),
+            Some(("Job", "daily-30064500", "daily-30064500-uid")),
+        ),
         pipeline: Some("daily".into()),
         phase: if matches!(worker, Some(WorkerState::Terminated { .. })) { "Failed" } else { "Pending" }.into(),
         failure: None,
@@ -73,7 +94,12 @@ pub(crate) fn pod(worker: Option<WorkerState>) -> PodView {
 pub(crate) fn failed_job(reason: &str) -> JobView {
     let end = JobEnd::Failed { reason: reason.into(), message: format!("Kubernetes says {reason}") };
     JobView {
-        meta: meta("daily-30064500", "daily-30064500-uid", at("2027-03-01T03:00:01Z"), Some(("CronJob", "daily", "cron-uid"))),
+        meta: meta(
+            "daily-30064500",
+            "daily-30064500-uid",
+            at("2027-03-01T03:00:01Z"),
+            Some(("CronJob", "daily", "cron-uid")),
+        ),
         pipeline: Some("daily".into()),
         spec_hash: None,
         config_map: None,
@@ -104,7 +130,12 @@ pub(crate) fn exited(code: u8) -> PodIs {
     let class = ErrorClass::ALL.into_iter().find(|class| class.exit_code() == code).unwrap();
     let mut result = RunResult::new(State::Failed, Stage::Check);
     let code = if class == ErrorClass::Check { "check_failed" } else { "source_unreachable" };
-    result.error = Some(RunFailure { class, code: code.into(), message: "3 rows are wrong".into(), field: Some("spec.checks[0]".into()) });
+    result.error = Some(RunFailure {
+        class,
+        code: code.into(),
+        message: "3 rows are wrong".into(),
+        field: Some("spec.checks[0]".into()),
+    });
     PodIs::Ended(Box::new(result))
 }
 
@@ -123,7 +154,11 @@ pub(crate) fn pipeline(name: &str) -> Scenario {
         spec: Ok(Box::new(spec())),
         status: ReportPipelineStatus { observed_generation: -1, ..Default::default() },
     };
-    let observed = Observed { key: Some(Key { namespace: "shop".into(), pipeline: name.into() }), pipeline: Some(Arc::new(view)), ..Default::default() };
+    let observed = Observed {
+        key: Some(Key { namespace: "shop".into(), pipeline: name.into() }),
+        pipeline: Some(Arc::new(view)),
+        ..Default::default()
+    };
     let mut scenario = Scenario { observed, settings: settings(), next_version: 2 };
     scenario.resolve();
     scenario
@@ -137,7 +172,8 @@ pub(crate) fn settled(name: &str) -> Scenario {
 impl Scenario {
     fn resolve(&mut self) {
         let Some(view) = &self.observed.pipeline else { return };
-        let resolution = build::resolve("shop", &view.meta.name, &view.meta.uid, view.spec.as_ref().unwrap(), &self.settings);
+        let resolution =
+            build::resolve("shop", &view.meta.name, &view.meta.uid, view.spec.as_ref().unwrap(), &self.settings);
         self.observed.resolved = Some(Arc::new(resolution));
     }
 
@@ -198,13 +234,20 @@ impl Scenario {
         let pipeline = self.observed.key.as_ref().unwrap().pipeline.clone();
         let (worker, end, pods) = match pod_is {
             PodIs::Missing => (None, None, (0, 0, 0)),
-            PodIs::Waiting(reason, message) => (Some(WorkerState::Waiting { reason: reason.into(), message: message.into() }), None, (1, 0, 0)),
+            PodIs::Waiting(reason, message) => {
+                (Some(WorkerState::Waiting { reason: reason.into(), message: message.into() }), None, (1, 0, 0))
+            }
             PodIs::Running => (Some(WorkerState::Running), None, (1, 0, 0)),
             PodIs::Ended(result) => {
                 let exit_code = result.error.as_ref().map_or(0, |error| i32::from(error.class.exit_code()));
-                let end = if exit_code == 0 { JobEnd::Complete } else { JobEnd::Failed { reason: "PodFailurePolicy".into(), message: "a rule".into() } };
+                let end = if exit_code == 0 {
+                    JobEnd::Complete
+                } else {
+                    JobEnd::Failed { reason: "PodFailurePolicy".into(), message: "a rule".into() }
+                };
                 let pods = if exit_code == 0 { (0, 1, 0) } else { (0, 0, 1) };
-                let worker = WorkerState::Terminated { exit_code, reason: "Error".into(), message: result.to_json(4096) };
+                let worker =
+                    WorkerState::Terminated { exit_code, reason: "Error".into(), message: result.to_json(4096) };
                 (Some(worker), Some((end, at("2027-03-01T03:05:00Z"))), pods)
             }
         };
@@ -371,4 +414,3 @@ impl Scenario {
         found.map(|found| (found.status.clone(), found.reason.clone(), found.message.clone())).unwrap_or_default()
     }
 }
-

@@ -33,7 +33,13 @@ pub struct Health {
 impl Health {
     /// Begins to watch over the event loop.
     pub fn start(caches: Arc<Caches>, metrics: Arc<Metrics>) -> Arc<Self> {
-        let health = Self { started: Instant::now(), last_beat_ms: AtomicU64::new(0), is_leader: AtomicBool::new(false), caches, metrics };
+        let health = Self {
+            started: Instant::now(),
+            last_beat_ms: AtomicU64::new(0),
+            is_leader: AtomicBool::new(false),
+            caches,
+            metrics,
+        };
         let health = Arc::new(health);
         let beating = Arc::clone(&health);
         tokio::spawn(async move {
@@ -68,7 +74,11 @@ impl Health {
 
 /// The routes, callable without a socket.
 pub fn app(health: Arc<Health>) -> Router {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics)).with_state(health)
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(health)
 }
 
 /// Serves until the process ends.
@@ -78,11 +88,19 @@ pub async fn serve(address: SocketAddr, health: Arc<Health>) -> Result<()> {
 }
 
 async fn healthz(State(health): State<Arc<Health>>) -> impl IntoResponse {
-    if health.is_alive() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "the event loop has stopped\n") }
+    if health.is_alive() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the event loop has stopped\n")
+    }
 }
 
 async fn readyz(State(health): State<Arc<Health>>) -> impl IntoResponse {
-    if health.is_ready() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "the caches are not complete yet\n") }
+    if health.is_ready() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the caches are not complete yet\n")
+    }
 }
 
 async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {

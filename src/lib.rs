@@ -22,7 +22,7 @@ mod fixtures;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request failed.
-    #[error("cannot {action} {name}: {source}")]
+    #[error("cannot {action} {name}: {}", words(source))]
     Request {
         /// What was tried, such as `create CronJob`.
         action: &'static str,
@@ -32,7 +32,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// The custom resources are not installed, or may not be read.
-    #[error("cannot list reportpipelines: {source}; {advice}")]
+    #[error("cannot list reportpipelines: {}; {advice}", words(source))]
     Probe {
         /// What to do.
         advice: String,
@@ -40,13 +40,15 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// There is no way to the API server.
-    #[error("cannot reach a cluster: {source}; run inside a pod, or set KUBECONFIG")]
+    #[error("cannot reach a cluster: {}; run inside a pod, or set KUBECONFIG", words(source))]
     NoCluster {
         /// Why not.
         source: Box<kube::Error>,
     },
     /// Leader election does not work.
-    #[error("cannot use the Lease {namespace}/{name}: {source}; the operator needs get, create and patch on leases there")]
+    #[error(
+        "cannot use the Lease {namespace}/{name}: {source}; the operator needs get, create and patch on leases there"
+    )]
     Lease {
         /// The Lease's namespace.
         namespace: String,
@@ -66,6 +68,25 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+}
+
+/// A request's error in the API server's words; kube's own would add the whole answer.
+pub(crate) fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Whether a request failed because its namespace is being deleted: nothing can be made there, and all goes by itself.
+pub(crate) fn is_namespace_going(error: &kube::Error) -> bool {
+    let causes = |status: &kube::core::Status| {
+        status
+            .details
+            .as_ref()
+            .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+    };
+    matches!(error, kube::Error::Api(status) if causes(status))
 }
 
 /// What the operator's functions give.

@@ -78,7 +78,12 @@ async fn run(args: Args) -> Result<()> {
     let mut lease = Lease::start(client.clone(), &args.pod_namespace, &args.lease_name, &identity).await?;
 
     let mut stop = std::pin::pin!(asked_to_stop());
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), worker_image = args.worker_image, identity, "waiting for the lease");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        worker_image = args.worker_image,
+        identity,
+        "waiting for the lease"
+    );
     tokio::select! {
         held = lease.acquired() => held?,
         () = &mut stop => { lease.release().await; return Ok(()) }
@@ -116,12 +121,14 @@ async fn run(args: Args) -> Result<()> {
 
 /// Who holds the lease: the pod's name, and a number for two processes on one machine.
 fn identity() -> String {
-    let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "report-operator".into());
+    let host =
+        std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "report-operator".into());
     format!("{host}-{}", std::process::id())
 }
 
 async fn asked_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -77,11 +77,24 @@ impl Default for Metrics {
         let registry = &mut metrics.registry;
         registry.register("reconciles", "Looks at a pipeline", metrics.reconciles.clone());
         registry.register("reconcile_errors", "Looks that failed, by kind of error", metrics.errors.clone());
-        registry.register_with_unit("reconcile_duration", "How long a look takes", Unit::Seconds, metrics.reconcile_seconds.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "How long a look takes",
+            Unit::Seconds,
+            metrics.reconcile_seconds.clone(),
+        );
         registry.register("writes", "Writes to the API server, by kind", metrics.writes.clone());
         registry.register("runs_ended", "Runs that have ended, by state", metrics.runs_ended.clone());
-        registry.register("watch_errors", "Watches that broke and were begun anew, by resource", metrics.watch_errors.clone());
-        registry.register("unreadable_objects", "Objects that could not be read, by resource", metrics.unreadable.clone());
+        registry.register(
+            "watch_errors",
+            "Watches that broke and were begun anew, by resource",
+            metrics.watch_errors.clone(),
+        );
+        registry.register(
+            "unreadable_objects",
+            "Objects that could not be read, by resource",
+            metrics.unreadable.clone(),
+        );
         registry.register("leader", "1 in the process that holds the lease", metrics.leader.clone());
         metrics
     }
@@ -106,7 +119,11 @@ mod tests {
         let metrics = Metrics::default();
         metrics.writes.get_or_create(&WriteLabels { write: "create_job" }).inc();
         let text = metrics.text();
-        for line in ["report_operator_writes_total{write=\"create_job\"} 1", "report_operator_reconcile_duration_seconds_count 0", "report_operator_build_info{version="] {
+        for line in [
+            "report_operator_writes_total{write=\"create_job\"} 1",
+            "report_operator_reconcile_duration_seconds_count 0",
+            "report_operator_build_info{version=",
+        ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
     }

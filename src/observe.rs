@@ -73,7 +73,13 @@ impl Caches {
 pub type Memo = Option<(String, i64, Arc<Resolution>)>;
 
 /// All that a decision about a pipeline may look at.
-pub async fn pipeline(key: &Key, taken: &[Taken], memo: &mut Memo, now: Timestamp, context: &Context) -> Result<Observed> {
+pub async fn pipeline(
+    key: &Key,
+    taken: &[Taken],
+    memo: &mut Memo,
+    now: Timestamp,
+    context: &Context,
+) -> Result<Observed> {
     let caches = &context.caches;
     let pipeline = caches.pipelines.get(&key.namespace, &key.pipeline);
     let cron_job = caches.cron_jobs.get(&key.namespace, &key.pipeline);
@@ -82,10 +88,15 @@ pub async fn pipeline(key: &Key, taken: &[Taken], memo: &mut Memo, now: Timestam
     // Only names that end like a tick's are looked up.
     let is_tick = |name: &str| {
         name.rsplit_once('-').is_some_and(|(pipeline, _)| {
-            tick_of_job(pipeline, name).is_some() && (pipeline == key.pipeline || caches.pipelines.get(&key.namespace, pipeline).is_some())
+            tick_of_job(pipeline, name).is_some()
+                && (pipeline == key.pipeline || caches.pipelines.get(&key.namespace, pipeline).is_some())
         })
     };
-    let tick_names = runs.iter().filter(|run| run.trigger == Trigger::Manual && is_tick(&run.meta.name)).map(|run| run.meta.name.clone()).collect();
+    let tick_names = runs
+        .iter()
+        .filter(|run| run.trigger == Trigger::Manual && is_tick(&run.meta.name))
+        .map(|run| run.meta.name.clone())
+        .collect();
     let mut observed = Observed {
         key: Some(key.clone()),
         pipeline,
@@ -129,10 +140,17 @@ fn resolve(pipeline: &PipelineView, memo: &mut Memo, context: &Context) -> Optio
 /// The newest warning about an object, in Kubernetes' words.
 async fn events(namespace: &str, uid: &str, context: &Context) -> Result<Option<String>> {
     let about = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning")).limit(EVENTS_MAX);
-    let list = Api::<Event>::namespaced(context.client.clone(), namespace).list(&about).await.map_err(Error::on("list events", uid))?;
+    let list = Api::<Event>::namespaced(context.client.clone(), namespace)
+        .list(&about)
+        .await
+        .map_err(Error::on("list events", uid))?;
     let at = |event: &Event| {
         let seen = event.last_timestamp.as_ref().map(|time| time.0);
-        seen.or(event.event_time.as_ref().map(|time| time.0)).or(event.metadata.creation_timestamp.as_ref().map(|time| time.0))
+        seen.or(event.event_time.as_ref().map(|time| time.0)).or(event
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0))
     };
     let newest = list.items.into_iter().max_by_key(at);
     Ok(newest.and_then(|event| event.message).map(|mut words| {
@@ -144,7 +162,11 @@ async fn events(namespace: &str, uid: &str, context: &Context) -> Result<Option<
 /// Whose a Job is that has the name of a tick, if it is there and is not the pipeline's: those carry its label, and the
 /// caches would have them.
 async fn holder_of_job(namespace: &str, name: &str, context: &Context) -> Result<Option<Taken>> {
-    let job = Api::<Job>::namespaced(context.client.clone(), namespace).get_opt(name).await.map_err(Error::on("get Job", name))?;
-    let foreign = job.filter(|job| !job.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_PIPELINE)));
+    let job = Api::<Job>::namespaced(context.client.clone(), namespace)
+        .get_opt(name)
+        .await
+        .map_err(Error::on("get Job", name))?;
+    let foreign =
+        job.filter(|job| !job.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_PIPELINE)));
     Ok(foreign.map(|job| Taken { kind: "Job", name: name.into(), owner: Meta::of(&job.metadata).owner }))
 }

@@ -210,7 +210,8 @@ impl<'a> Scene<'a> {
     fn new(observed: &'a Observed, now: Timestamp) -> Option<Self> {
         let (pipeline, resolved) = (observed.pipeline.as_deref()?, observed.resolved.as_deref()?);
         let spec = pipeline.spec.as_deref().ok()?;
-        let cron_job = observed.cron_job.as_deref().filter(|cron_job| cron_job.meta.is_controlled_by(&pipeline.meta.uid));
+        let cron_job =
+            observed.cron_job.as_deref().filter(|cron_job| cron_job.meta.is_controlled_by(&pipeline.meta.uid));
         let jobs = own_jobs(observed, cron_job.map(|cron_job| cron_job.meta.uid.as_str()));
         Some(Self { observed, pipeline, spec, resolved, cron_job, jobs, now })
     }
@@ -232,7 +233,8 @@ fn own_jobs<'a>(observed: &'a Observed, cron_job_uid: Option<&str>) -> BTreeMap<
     let mut own = BTreeMap::new();
     for job in &observed.jobs {
         let scheduled = cron_job_uid.is_some_and(|uid| job.meta.is_controlled_by(uid));
-        let asked = observed.runs.iter().any(|run| run.meta.name == job.meta.name && job.meta.is_controlled_by(&run.meta.uid));
+        let asked =
+            observed.runs.iter().any(|run| run.meta.name == job.meta.name && job.meta.is_controlled_by(&run.meta.uid));
         if job.meta.deleting || !(scheduled || asked) {
             continue;
         }

@@ -6,5 +6,12 @@ use tracing_subscriber::filter::LevelFilter;
 /// Begins to log. What is no valid filter is passed over.
 pub fn init() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false).with_writer(std::io::stderr).with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .init();
 }

@@ -101,7 +101,10 @@ mod tests {
             ("0::/user.slice/run-1.scope\n", "/sys/fs/cgroup/user.slice/run-1.scope/memory.max"),
             ("0::/user.slice/run-1.scope\n", "/sys/fs/cgroup/user.slice/memory.max"),
             // Version 1, where a container sees its path on the host but its own group as the root.
-            ("4:memory:/kubepods/pod1\n1:name=systemd:/x\n", "/sys/fs/cgroup/memory/kubepods/pod1/memory.limit_in_bytes"),
+            (
+                "4:memory:/kubepods/pod1\n1:name=systemd:/x\n",
+                "/sys/fs/cgroup/memory/kubepods/pod1/memory.limit_in_bytes",
+            ),
             ("4:memory:/kubepods/pod1\n", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
             ("", "/sys/fs/cgroup/memory.max"),
         ] {

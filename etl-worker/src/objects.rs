@@ -18,6 +18,9 @@ const RETRY_SECONDS_MAX: u64 = 60;
 /// How often one is tried again.
 const RETRIES_MAX: usize = 6;
 
+/// The codes by which S3 refuses credentials, as opposed to what they may do.
+const UNKNOWN_KEY: [&str; 4] = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"];
+
 /// A folder of an object store, or of the file system.
 #[derive(Clone)]
 pub struct Folder {
@@ -37,20 +40,32 @@ impl Folder {
         let parsed = Url::parse(url).map_err(|error| invalid(format!("{url} is no URL: {error}")))?;
         let (store, root): (Arc<dyn ObjectStore>, Path) = match parsed.scheme() {
             "s3" => {
-                let bucket = parsed.host_str().ok_or_else(|| invalid(format!("{url} names no bucket; write s3://bucket/prefix")))?;
-                (Arc::new(s3(bucket, env).map_err(|error| RunError::at(Code::SecretInvalid, field, "the settings of S3 are wrong").caused_by(error))?), Path::from_url_path(parsed.path()).map_err(|e| invalid(e.to_string()))?)
+                let bucket = parsed
+                    .host_str()
+                    .ok_or_else(|| invalid(format!("{url} names no bucket; write s3://bucket/prefix")))?;
+                (
+                    Arc::new(s3(bucket, env).map_err(|error| {
+                        RunError::at(Code::SecretInvalid, field, "the settings of S3 are wrong").caused_by(error)
+                    })?),
+                    Path::from_url_path(parsed.path()).map_err(|e| invalid(e.to_string()))?,
+                )
             }
             "file" => {
-                let folder = parsed.to_file_path().map_err(|()| invalid(format!("{url} is no absolute folder; write file:///folder")))?;
+                let folder = parsed
+                    .to_file_path()
+                    .map_err(|()| invalid(format!("{url} is no absolute folder; write file:///folder")))?;
                 std::fs::create_dir_all(&folder).map_err(|error| {
-                    RunError::at(Code::PermissionDenied, field, format!("can't make the folder {}", folder.display())).caused_by(error)
+                    RunError::at(Code::PermissionDenied, field, format!("can't make the folder {}", folder.display()))
+                        .caused_by(error)
                 })?;
                 let store = LocalFileSystem::new_with_prefix(&folder)
                     .map_err(|error| invalid(format!("can't open {}: {error}", folder.display())))?
                     .with_automatic_cleanup(true);
                 (Arc::new(store), Path::default())
             }
-            other => return Err(invalid(format!("{other}:// is not known; write s3://bucket/prefix or file:///folder"))),
+            other => {
+                return Err(invalid(format!("{other}:// is not known; write s3://bucket/prefix or file:///folder")));
+            }
         };
         Ok(Self { store, root, url: url.to_owned(), field: field.to_owned() })
     }
@@ -62,7 +77,8 @@ impl Folder {
 
     /// The full path of something in the folder, given its parts with slashes between.
     pub fn path(&self, relative: &str) -> Path {
-        let full = if self.root.as_ref().is_empty() { relative.to_owned() } else { format!("{}/{relative}", self.root) };
+        let full =
+            if self.root.as_ref().is_empty() { relative.to_owned() } else { format!("{}/{relative}", self.root) };
         // Names of partitions are escaped already: `from` would escape them again.
         Path::parse(&full).unwrap_or_else(|_| Path::from(full))
     }
@@ -135,15 +151,25 @@ impl Folder {
         use object_store::Error as E;
         let url = &self.url;
         match error {
+            // S3 answers 403 to a key that it does not know, too.
+            E::PermissionDenied { path, source }
+                if UNKNOWN_KEY.iter().any(|words| source.to_string().contains(words)) =>
+            {
+                self.error(E::Unauthenticated { path, source })
+            }
             E::Unauthenticated { .. } => RunError::at(
                 Code::LoginDenied,
                 &self.field,
-                format!("{url}: the credentials are refused; check the service account's role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+                format!(
+                    "{url}: the credentials are refused; check the service account's role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                ),
             ),
             E::PermissionDenied { .. } => RunError::at(
                 Code::PermissionDenied,
                 &self.field,
-                format!("{url}: access is denied; allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket there"),
+                format!(
+                    "{url}: access is denied; allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket there"
+                ),
             ),
             // What is looked for and may be absent is handled where it is looked for.
             E::NotFound { .. } => self.no_bucket(),
@@ -151,7 +177,7 @@ impl Folder {
                 let words = source.to_string();
                 let lower = words.to_lowercase();
                 if lower.contains("accessdenied") || lower.contains("status 403") || lower.contains("403 forbidden") {
-                    return self.error(E::PermissionDenied { path: String::new(), source: "denied".into() });
+                    return self.error(E::PermissionDenied { path: String::new(), source });
                 }
                 if lower.contains("nosuchbucket") {
                     return self.no_bucket();
@@ -174,10 +200,8 @@ fn first_line(words: &str) -> String {
 }
 
 fn s3(bucket: &str, env: &Env) -> object_store::Result<object_store::aws::AmazonS3> {
-    let mut builder = AmazonS3Builder::new()
-        .with_bucket_name(bucket)
-        .with_region("us-east-1")
-        .with_retry(RetryConfig {
+    let mut builder =
+        AmazonS3Builder::new().with_bucket_name(bucket).with_region("us-east-1").with_retry(RetryConfig {
             backoff: BackoffConfig::default(),
             max_retries: RETRIES_MAX,
             retry_timeout: std::time::Duration::from_secs(RETRY_SECONDS_MAX),

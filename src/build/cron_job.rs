@@ -54,7 +54,12 @@ mod tests {
     #[test]
     fn the_cron_job() {
         let resolved = fixtures::resolved("daily");
-        insta::assert_snapshot!(fixtures::yaml(&build(&resolved, "0 3 * * *", false, fixtures::at("2027-03-01T00:00:00Z"))));
+        insta::assert_snapshot!(fixtures::yaml(&build(
+            &resolved,
+            "0 3 * * *",
+            false,
+            fixtures::at("2027-03-01T00:00:00Z")
+        )));
     }
 
     #[test]

@@ -28,14 +28,29 @@ const GRACE_SECONDS: i64 = 30;
 const VOLUMES: [&str; 3] = ["pipeline", "scratch", "tmp"];
 /// What a manifest can't say about its pod: it would leave the namespace or undo what keeps the pod apart.
 const POD_FIELDS_REFUSED: [&str; 12] = [
-    "hostNetwork", "hostPID", "hostIPC", "hostUsers", "hostname", "initContainers", "ephemeralContainers", "restartPolicy",
-    "serviceAccount", "serviceAccountName", "shareProcessNamespace", "terminationGracePeriodSeconds",
+    "hostNetwork",
+    "hostPID",
+    "hostIPC",
+    "hostUsers",
+    "hostname",
+    "initContainers",
+    "ephemeralContainers",
+    "restartPolicy",
+    "serviceAccount",
+    "serviceAccountName",
+    "shareProcessNamespace",
+    "terminationGracePeriodSeconds",
 ];
 /// What a manifest may say in the pod's security context: groups that own volumes.
 const POD_SECURITY_ALLOWED: [&str; 3] = ["fsGroup", "fsGroupChangePolicy", "supplementalGroups"];
 
 /// The pod of every run of a pipeline.
-pub(super) fn template(name: &str, config_map: &str, checked: &Checked, settings: &Settings) -> Result<PodTemplateSpec, Vec<Problem>> {
+pub(super) fn template(
+    name: &str,
+    config_map: &str,
+    checked: &Checked,
+    settings: &Settings,
+) -> Result<PodTemplateSpec, Vec<Problem>> {
     let nothing = Worker::default();
     let worker = checked.spec.worker.as_ref().unwrap_or(&nothing);
     let mut pod = Value::Object(worker.pod_template.clone().unwrap_or_default());
@@ -102,7 +117,8 @@ fn ours(name: &str, config_map: &str, checked: &Checked, worker: &Worker, settin
 
 fn env(checked: &Checked, settings: &Settings, scratch: &str) -> Vec<Value> {
     // Names of labels, which the Job controller sets on its pods.
-    let from_label = |label: &str| json!({"fieldRef": {"apiVersion": "v1", "fieldPath": format!("metadata.labels['{label}']")}});
+    let from_label =
+        |label: &str| json!({"fieldRef": {"apiVersion": "v1", "fieldPath": format!("metadata.labels['{label}']")}});
     let scratch_bytes = report_api::units::Size(scratch.to_owned()).bytes() / 100 * SCRATCH_PERCENT;
     let mut env = vec![
         json!({"name": ENV_RUN_ID, "valueFrom": from_label("batch.kubernetes.io/controller-uid")}),
@@ -131,14 +147,20 @@ fn resources(wanted: Option<&Resources>) -> Value {
         limits.extend(wanted.limits.iter().map(|(name, quantity)| (name.clone(), quantity.to_string().into())));
         requests.extend(wanted.requests.iter().map(|(name, quantity)| (name.clone(), quantity.to_string().into())));
     }
-    let amount = |of: &Map<String, Value>, name: &str| of.get(name).and_then(Value::as_str).map(|text| (quantity(text), text.to_owned()));
+    let amount = |of: &Map<String, Value>, name: &str| {
+        of.get(name).and_then(Value::as_str).map(|text| (quantity(text), text.to_owned()))
+    };
     if !limits.contains_key("memory") {
-        let limit = amount(&requests, "memory").filter(|(bytes, _)| *bytes > quantity("512Mi")).map_or("512Mi".into(), |(_, text)| text);
+        let limit = amount(&requests, "memory")
+            .filter(|(bytes, _)| *bytes > quantity("512Mi"))
+            .map_or("512Mi".into(), |(_, text)| text);
         limits.insert("memory".into(), limit.into());
     }
     for (name, default) in [("cpu", "100m"), ("memory", "256Mi")] {
         if !requests.contains_key(name) {
-            let request = amount(&limits, name).filter(|(limit, _)| *limit < quantity(default)).map_or(default.into(), |(_, text)| text);
+            let request = amount(&limits, name)
+                .filter(|(limit, _)| *limit < quantity(default))
+                .map_or(default.into(), |(_, text)| text);
             requests.insert(name.into(), request.into());
         }
     }
@@ -148,12 +170,25 @@ fn resources(wanted: Option<&Resources>) -> Value {
 /// A Kubernetes quantity as a number, good enough to compare two.
 fn quantity(text: &str) -> f64 {
     const UNITS: [(&str, f64); 13] = [
-        ("Ki", 1024.0), ("Mi", 1_048_576.0), ("Gi", 1_073_741_824.0), ("Ti", 1_099_511_627_776.0), ("Pi", 1.125_9e15),
-        ("n", 1e-9), ("u", 1e-6), ("m", 1e-3), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12), ("P", 1e15),
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1.125_9e15),
+        ("n", 1e-9),
+        ("u", 1e-6),
+        ("m", 1e-3),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
     ];
     UNITS
         .iter()
-        .find_map(|(unit, factor)| text.strip_suffix(unit).and_then(|number| number.parse::<f64>().ok()).map(|number| number * factor))
+        .find_map(|(unit, factor)| {
+            text.strip_suffix(unit).and_then(|number| number.parse::<f64>().ok()).map(|number| number * factor)
+        })
         .or_else(|| text.parse().ok())
         .unwrap_or(0.0)
 }
@@ -161,8 +196,8 @@ fn quantity(text: &str) -> f64 {
 /// Refuses a field that no pod has: it would be dropped in silence.
 fn check_shape(template: &Value) -> Result<(), Vec<Problem>> {
     const AT: &str = "spec.worker.podTemplate";
-    let known: PodTemplateSpec =
-        serde_json::from_value(template.clone()).map_err(|error| vec![Problem::new(AT, format!("this is no pod template: {error}"))])?;
+    let known: PodTemplateSpec = serde_json::from_value(template.clone())
+        .map_err(|error| vec![Problem::new(AT, format!("this is no pod template: {error}"))])?;
     let known = serde_json::to_value(known).expect("a pod template is JSON");
     let mut problems = Vec::new();
     unknown(AT, template, &known, &mut problems);
@@ -191,7 +226,10 @@ fn unknown(at: &str, given: &Value, known: &Value, problems: &mut Vec<Problem>) 
 /// Takes out what a manifest can't decide. Validation has refused most of it by name; this holds in any case.
 fn strip(template: &mut Value) {
     let reserved_label = |name: &str| {
-        name.contains("batch.kubernetes.io/") || name.contains("report-operator.dev/") || name == "controller-uid" || name == "job-name"
+        name.contains("batch.kubernetes.io/")
+            || name.contains("report-operator.dev/")
+            || name == "controller-uid"
+            || name == "job-name"
     };
     for field in ["labels", "annotations"] {
         if let Some(labels) = template.pointer_mut(&format!("/metadata/{field}")).and_then(Value::as_object_mut) {
@@ -213,7 +251,8 @@ fn strip(template: &mut Value) {
     for container in spec.get_mut("containers").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(container) = container.as_object_mut() {
             container.retain(|name, _| {
-                !["command", "args", "image", "imagePullPolicy", "securityContext", "resources", "restartPolicy"].contains(&name.as_str())
+                !["command", "args", "image", "imagePullPolicy", "securityContext", "resources", "restartPolicy"]
+                    .contains(&name.as_str())
             });
             retain(container.get_mut("env"), |variable| {
                 let name = variable["name"].as_str().unwrap_or_default();
@@ -244,7 +283,8 @@ fn merge(base: &mut Value, over: Value) {
         }
         (Value::Array(base), Value::Array(over)) if over.iter().all(|item| merge_key(item).is_some()) => {
             for item in over {
-                let same = base.iter_mut().find(|there| merge_key(there).is_some() && merge_key(there) == merge_key(&item));
+                let same =
+                    base.iter_mut().find(|there| merge_key(there).is_some() && merge_key(there) == merge_key(&item));
                 match same {
                     Some(there) => merge(there, item),
                     None => base.push(item),
@@ -320,19 +360,31 @@ mod tests {
         let template = json!({"spec": {"tolerationz": [], "containers": [{"name": "worker", "environ": []}]}});
         let mut problems: Vec<_> = check_shape(&template).unwrap_err().iter().map(ToString::to_string).collect();
         problems.sort_unstable();
-        assert_eq!(problems, [
-            "spec.worker.podTemplate.spec.containers[0].environ: a pod template has no such field",
-            "spec.worker.podTemplate.spec.tolerationz: a pod template has no such field",
-        ]);
+        assert_eq!(
+            problems,
+            [
+                "spec.worker.podTemplate.spec.containers[0].environ: a pod template has no such field",
+                "spec.worker.podTemplate.spec.tolerationz: a pod template has no such field",
+            ]
+        );
     }
 
     #[test]
     fn requests_never_exceed_limits() {
         for (given, want) in [
             ("{}", json!({"limits": {"memory": "512Mi"}, "requests": {"cpu": "100m", "memory": "256Mi"}})),
-            ("limits: {memory: 128Mi}", json!({"limits": {"memory": "128Mi"}, "requests": {"cpu": "100m", "memory": "128Mi"}})),
-            ("requests: {memory: 1Gi}", json!({"limits": {"memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "1Gi"}})),
-            ("limits: {cpu: 50m}", json!({"limits": {"cpu": "50m", "memory": "512Mi"}, "requests": {"cpu": "50m", "memory": "256Mi"}})),
+            (
+                "limits: {memory: 128Mi}",
+                json!({"limits": {"memory": "128Mi"}, "requests": {"cpu": "100m", "memory": "128Mi"}}),
+            ),
+            (
+                "requests: {memory: 1Gi}",
+                json!({"limits": {"memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "1Gi"}}),
+            ),
+            (
+                "limits: {cpu: 50m}",
+                json!({"limits": {"cpu": "50m", "memory": "512Mi"}, "requests": {"cpu": "50m", "memory": "256Mi"}}),
+            ),
         ] {
             let wanted: Resources = serde_yaml::from_str(given).unwrap();
             assert_eq!(resources(Some(&wanted)), want, "{given}");

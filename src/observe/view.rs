@@ -1,5 +1,5 @@
-//! The parts of cluster objects that decisions need. Caches hold these instead of whole objects: ten thousand pipelines
-//! with all that belongs to them then fit into a hundred mebibytes.
+//! The parts of cluster objects that decisions need. Caches hold these instead of whole objects, and packed: ten thousand
+//! pipelines with all that belongs to them then fit into a hundred mebibytes.
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -10,11 +10,13 @@ use report_api::contract::{LABEL_PIPELINE, LABEL_SPEC_HASH, MANIFEST_FOLDER, WOR
 use report_api::pipeline::{ReportPipeline, ReportPipelineSpec};
 use report_api::run::{ReportRun, Trigger};
 use report_api::status::{ReportPipelineStatus, ReportRunStatus};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::build::{ANNOTATION_APPLIED, FIELD_MANAGER};
 
 /// Who controls an object.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Owner {
     /// Its kind.
     pub kind: String,
@@ -25,7 +27,7 @@ pub struct Owner {
 }
 
 /// What every view has.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Meta {
     /// The namespace.
     pub namespace: String,
@@ -56,7 +58,11 @@ impl Meta {
             version: meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
             created: meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-            owner: owner.map(|owner| Owner { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() }),
+            owner: owner.map(|owner| Owner {
+                kind: owner.kind.clone(),
+                name: owner.name.clone(),
+                uid: owner.uid.clone(),
+            }),
             deleting: meta.deletion_timestamp.is_some(),
         }
     }
@@ -68,7 +74,7 @@ impl Meta {
 }
 
 /// A view that a cache can hold.
-pub trait View: Send + Sync + 'static {
+pub trait View: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Its metadata.
     fn meta(&self) -> &Meta;
     /// The name of the pipeline that it says it belongs to.
@@ -76,7 +82,7 @@ pub trait View: Send + Sync + 'static {
 }
 
 /// A pipeline.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PipelineView {
     /// Its metadata.
     pub meta: Meta,
@@ -99,7 +105,9 @@ impl From<DeserializeGuard<ReportPipeline>> for PipelineView {
     fn from(guard: DeserializeGuard<ReportPipeline>) -> Self {
         match guard.0 {
             Ok(pipeline) => pipeline.into(),
-            Err(invalid) => Self { meta: Meta::of(&invalid.metadata), spec: Err(invalid.error), status: never_observed() },
+            Err(invalid) => {
+                Self { meta: Meta::of(&invalid.metadata), spec: Err(invalid.error), status: never_observed() }
+            }
         }
     }
 }
@@ -119,7 +127,7 @@ fn never_observed() -> ReportPipelineStatus {
 }
 
 /// A run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct RunView {
     /// Its metadata.
     pub meta: Meta,
@@ -157,7 +165,7 @@ impl From<ReportRun> for RunView {
 }
 
 /// A ConfigMap with a resolved manifest.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ConfigMapView {
     /// Its metadata.
     pub meta: Meta,
@@ -186,7 +194,7 @@ impl From<ConfigMap> for ConfigMapView {
 }
 
 /// A CronJob.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct CronJobView {
     /// Its metadata.
     pub meta: Meta,
@@ -240,7 +248,7 @@ impl From<CronJob> for CronJobView {
 }
 
 /// How a Job ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum JobEnd {
     /// A pod succeeded.
     Complete,
@@ -254,7 +262,7 @@ pub enum JobEnd {
 }
 
 /// A Job.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct JobView {
     /// Its metadata.
     pub meta: Meta,
@@ -326,7 +334,7 @@ impl From<Job> for JobView {
 }
 
 /// Where the container `worker` is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum WorkerState {
     /// It has not started.
     Waiting {
@@ -349,7 +357,7 @@ pub enum WorkerState {
 }
 
 /// A pod.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PodView {
     /// Its metadata.
     pub meta: Meta,
@@ -378,22 +386,24 @@ impl From<Pod> for PodView {
         let status = pod.status.unwrap_or_default();
         let unschedulable = status.conditions.unwrap_or_default().into_iter().find_map(|condition| {
             let waits = condition.type_ == "PodScheduled" && condition.status == "False";
-            (waits && condition.reason.as_deref() == Some("Unschedulable")).then(|| condition.message.unwrap_or_default())
+            (waits && condition.reason.as_deref() == Some("Unschedulable"))
+                .then(|| condition.message.unwrap_or_default())
         });
         let containers = status.container_statuses.unwrap_or_default();
-        let worker = containers.into_iter().find(|container| container.name == WORKER_CONTAINER).and_then(|container| {
-            let state = container.state?;
-            if let Some(ended) = state.terminated {
-                let (reason, message) = (ended.reason.unwrap_or_default(), ended.message.unwrap_or_default());
-                Some(WorkerState::Terminated { exit_code: ended.exit_code, reason, message })
-            } else if state.running.is_some() {
-                Some(WorkerState::Running)
-            } else {
-                let waiting = state.waiting.unwrap_or_default();
-                let (reason, message) = (waiting.reason.unwrap_or_default(), waiting.message.unwrap_or_default());
-                Some(WorkerState::Waiting { reason, message })
-            }
-        });
+        let worker =
+            containers.into_iter().find(|container| container.name == WORKER_CONTAINER).and_then(|container| {
+                let state = container.state?;
+                if let Some(ended) = state.terminated {
+                    let (reason, message) = (ended.reason.unwrap_or_default(), ended.message.unwrap_or_default());
+                    Some(WorkerState::Terminated { exit_code: ended.exit_code, reason, message })
+                } else if state.running.is_some() {
+                    Some(WorkerState::Running)
+                } else {
+                    let waiting = state.waiting.unwrap_or_default();
+                    let (reason, message) = (waiting.reason.unwrap_or_default(), waiting.message.unwrap_or_default());
+                    Some(WorkerState::Waiting { reason, message })
+                }
+            });
         Self {
             meta: Meta::of(&pod.metadata),
             pipeline: label(&pod.metadata),

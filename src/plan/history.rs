@@ -14,7 +14,8 @@ const JOBS_FAILED_KEPT: usize = 2;
 /// goes first, and a person's run stays until they delete it.
 pub fn prune(scene: &Scene, runs: &[Known], plan: &mut Plan) {
     let ended = |well: bool| {
-        let mut runs: Vec<&Known> = runs.iter().filter(|run| run.has_ended() && ended_well(run) == well && !run.uid.is_empty()).collect();
+        let mut runs: Vec<&Known> =
+            runs.iter().filter(|run| run.has_ended() && ended_well(run) == well && !run.uid.is_empty()).collect();
         runs.sort_by_key(|run| std::cmp::Reverse((run.at(), run.name.clone())));
         runs
     };

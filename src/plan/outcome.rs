@@ -52,7 +52,8 @@ pub struct Outcome {
 
 /// Whether a pod of the Job ever started the worker.
 pub fn has_started(own: &OwnJob) -> bool {
-    let pods_started = own.pods.iter().any(|pod| matches!(pod.worker, Some(WorkerState::Running | WorkerState::Terminated { .. })));
+    let pods_started =
+        own.pods.iter().any(|pod| matches!(pod.worker, Some(WorkerState::Running | WorkerState::Terminated { .. })));
     // Pods that count as failed or succeeded may be gone from sight.
     pods_started || own.job.pods.1 > 0 || own.job.pods.2 > 0
 }
@@ -97,12 +98,12 @@ pub fn events_again(own: &OwnJob, now: Timestamp) -> Option<SignedDuration> {
 /// which is all that is left of pods that the Job controller deletes at the deadline.
 pub fn of(own: &OwnJob, job_words: Option<&str>, before: Option<&ReportRunStatus>, now: Timestamp) -> Outcome {
     match &own.job.end {
-        None => under_way(own, job_words),
+        None => under_way(own, job_words, before),
         Some((end, at)) => ended(own, end, *at, before, now),
     }
 }
 
-fn under_way(own: &OwnJob, job_words: Option<&str>) -> Outcome {
+fn under_way(own: &OwnJob, job_words: Option<&str>, before: Option<&ReportRunStatus>) -> Outcome {
     let last_end = last_end(own);
     let state = if has_started(own) { RunState::Running } else { RunState::Pending };
     let newest = own.pods.first();
@@ -124,7 +125,12 @@ fn under_way(own: &OwnJob, job_words: Option<&str>) -> Outcome {
             }
         }
     });
-    Outcome { state, words, result: last_end.and_then(|(_, _, result)| result), settling: false }
+    // The Job controller deletes pods before it says why: what was told of them stays until then.
+    let told = before.filter(|_| own.job.ending).and_then(|before| before.message.clone());
+    let words = words.or_else(|| told.map(|message| Words::new("Waiting", message)));
+    let result = last_end.and_then(|(_, _, result)| result);
+    let result = result.or_else(|| before.filter(|_| own.job.ending).and_then(|before| before.result.clone()));
+    Outcome { state, words, result, settling: false }
 }
 
 fn ended(own: &OwnJob, end: &JobEnd, at: Timestamp, before: Option<&ReportRunStatus>, now: Timestamp) -> Outcome {
@@ -134,16 +140,20 @@ fn ended(own: &OwnJob, end: &JobEnd, at: Timestamp, before: Option<&ReportRunSta
     let last_end = seen.or_else(|| told.map(|result| (-1, of_result(&result), Some(result))));
     let (state, words, result) = match (end, last_end) {
         (JobEnd::Complete, Some((_, words, Some(result)))) => (state_of(&result), Some(words), Some(result)),
-        (JobEnd::Complete, _) => {
-            (RunState::Succeeded, Some(Words::new("Succeeded", "the worker ended well and left no result that can be read")), None)
-        }
+        (JobEnd::Complete, _) => (
+            RunState::Succeeded,
+            Some(Words::new("Succeeded", "the worker ended well and left no result that can be read")),
+            None,
+        ),
         // The last pod committed, and the deadline passed before its Job was told.
         (JobEnd::Failed { .. }, Some((0, words, Some(result)))) if result.state != State::Failed => {
             (state_of(&result), Some(words), Some(result))
         }
         (JobEnd::Failed { reason, .. }, Some((_, words, result))) => {
             let message = match reason.as_str() {
-                "DeadlineExceeded" => format!("the time for the run was over; the last attempt said: {}", words.message),
+                "DeadlineExceeded" => {
+                    format!("the time for the run was over; the last attempt said: {}", words.message)
+                }
                 "BackoffLimitExceeded" => format!("{} (the last of {} attempts)", words.message, own.job.pods.2.max(1)),
                 _ => words.message,
             };
@@ -153,7 +163,9 @@ fn ended(own: &OwnJob, end: &JobEnd, at: Timestamp, before: Option<&ReportRunSta
             let waits = own.pods.first().and_then(|pod| waiting(pod)).map(|words| words.message);
             let said = waits.or_else(|| before.and_then(|before| before.message.clone()));
             let words = match said {
-                Some(said) => Words::new(reason.clone(), format!("the time for the run was over, and it had not started: {said}")),
+                Some(said) => {
+                    Words::new(reason.clone(), format!("the time for the run was over, and it had not started: {said}"))
+                }
                 None => Words::new(reason.clone(), message.clone()),
             };
             (RunState::Failed, Some(words), None)
@@ -193,7 +205,9 @@ fn of_result(result: &RunResult) -> Words {
     }
     match &result.skipped {
         Some(why) => Words::new("Skipped", why.clone()),
-        None => Words::new("Succeeded", format!("{} rows read, {} rows written", result.rows_read, result.rows_written)),
+        None => {
+            Words::new("Succeeded", format!("{} rows read, {} rows written", result.rows_read, result.rows_written))
+        }
     }
 }
 
@@ -211,7 +225,10 @@ fn of_pod(pod: &PodView, exit_code: i32, reason: &str, message: &str) -> Words {
         return Words::new(reason, format!("the worker could not be started: {message}"));
     }
     let reason = if reason.is_empty() || reason == "Error" { "WorkerFailed" } else { reason };
-    Words::new(reason, format!("the worker ended with exit code {exit_code} and left no result; see kubectl logs {}", pod.meta.name))
+    Words::new(
+        reason,
+        format!("the worker ended with exit code {exit_code} and left no result; see kubectl logs {}", pod.meta.name),
+    )
 }
 
 /// Why a pod does not start.
@@ -226,7 +243,9 @@ pub fn waiting(pod: &PodView) -> Option<Words> {
         // said, the image, so that the status stays still.
         "ErrImagePull" | "ImagePullBackOff" => {
             let image = message.split('"').nth(1).map(|image| format!(" \"{image}\"")).unwrap_or_default();
-            let words = format!("the worker's image{image} can't be pulled; correct it, or its pull secrets, in the installation");
+            let words = format!(
+                "the worker's image{image} can't be pulled; correct it, or its pull secrets, in the installation"
+            );
             Words::new("ImagePullBackOff", words)
         }
         "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable" | "ImageInspectError" => {
@@ -243,9 +262,13 @@ fn missing(message: &str, namespace: &str) -> String {
     if let Some(name) = message.strip_prefix("secret ").and_then(|rest| rest.split('"').nth(1)) {
         return format!("the Secret {name:?} is not in the namespace {namespace}; create it, the run then goes on");
     }
-    if let Some((key, rest)) = message.strip_prefix("couldn't find key ").and_then(|rest| rest.split_once(" in Secret ")) {
+    if let Some((key, rest)) =
+        message.strip_prefix("couldn't find key ").and_then(|rest| rest.split_once(" in Secret "))
+    {
         let name = rest.rsplit('/').next().unwrap_or(rest);
-        return format!("the Secret {name:?} in the namespace {namespace} has no key {key:?}; add it, the run then goes on");
+        return format!(
+            "the Secret {name:?} in the namespace {namespace} has no key {key:?}; add it, the run then goes on"
+        );
     }
     message.to_owned()
 }
@@ -268,11 +291,31 @@ mod tests {
     #[test]
     fn a_pod_that_does_not_start_says_why_and_what_to_do() {
         for (reason, message, want_reason, want) in [
-            ("ImagePullBackOff", "Back-off pulling image \"x:1\": ErrImagePull: 404", "ImagePullBackOff", "the worker's image \"x:1\" can't be pulled; "),
-            ("ErrImagePull", "failed to pull image \"x:1\": not found", "ImagePullBackOff", "the worker's image \"x:1\" can't be pulled; "),
+            (
+                "ImagePullBackOff",
+                "Back-off pulling image \"x:1\": ErrImagePull: 404",
+                "ImagePullBackOff",
+                "the worker's image \"x:1\" can't be pulled; ",
+            ),
+            (
+                "ErrImagePull",
+                "failed to pull image \"x:1\": not found",
+                "ImagePullBackOff",
+                "the worker's image \"x:1\" can't be pulled; ",
+            ),
             ("InvalidImageName", "Failed to apply default image tag \"X:1\"", "InvalidImageName", "can't be pulled"),
-            ("CreateContainerConfigError", "secret \"shop-db\" not found", "CreateContainerConfigError", "the Secret \"shop-db\" is not in the namespace shop; create it"),
-            ("CreateContainerConfigError", "couldn't find key url in Secret shop/shop-db", "CreateContainerConfigError", "the Secret \"shop-db\" in the namespace shop has no key \"url\"; add it"),
+            (
+                "CreateContainerConfigError",
+                "secret \"shop-db\" not found",
+                "CreateContainerConfigError",
+                "the Secret \"shop-db\" is not in the namespace shop; create it",
+            ),
+            (
+                "CreateContainerConfigError",
+                "couldn't find key url in Secret shop/shop-db",
+                "CreateContainerConfigError",
+                "the Secret \"shop-db\" in the namespace shop has no key \"url\"; add it",
+            ),
             ("CreateContainerError", "no space", "CreateContainerError", "CreateContainerError: no space"),
         ] {
             let pod = fixtures::pod(Some(WorkerState::Waiting { reason: reason.into(), message: message.into() }));
@@ -280,11 +323,15 @@ mod tests {
             assert_eq!(words.reason, want_reason, "{message}");
             assert!(words.message.contains(want), "{} lacks {want}", words.message);
         }
-        let pod = fixtures::pod(Some(WorkerState::Waiting { reason: "ContainerCreating".into(), message: String::new() }));
+        let pod =
+            fixtures::pod(Some(WorkerState::Waiting { reason: "ContainerCreating".into(), message: String::new() }));
         assert_eq!(waiting(&pod), None);
         let mut pod = fixtures::pod(None);
         pod.unschedulable = Some("0/1 nodes are available: 1 Insufficient cpu".into());
-        assert_eq!(waiting(&pod).unwrap().message, "no node takes the pod: 0/1 nodes are available: 1 Insufficient cpu");
+        assert_eq!(
+            waiting(&pod).unwrap().message,
+            "no node takes the pod: 0/1 nodes are available: 1 Insufficient cpu"
+        );
     }
 
     #[test]
@@ -292,7 +339,13 @@ mod tests {
         for (exit_code, reason, failure, want_reason, want) in [
             (137, "OOMKilled", None, "OOMKilled", "raise spec.worker.resources.limits.memory"),
             (101, "Error", None, "WorkerFailed", "exit code 101 and left no result; see kubectl logs daily-30064500-x"),
-            (137, "Error", Some(("Evicted", "the node was low on ephemeral-storage")), "Evicted", "low on ephemeral-storage"),
+            (
+                137,
+                "Error",
+                Some(("Evicted", "the node was low on ephemeral-storage")),
+                "Evicted",
+                "low on ephemeral-storage",
+            ),
             (128, "StartError", None, "StartError", "could not be started: runc"),
         ] {
             let worker = WorkerState::Terminated { exit_code, reason: reason.into(), message: "runc".into() };
@@ -327,7 +380,11 @@ mod tests {
             (0, false, None),
         ] {
             let fixtures::PodIs::Ended(result) = fixtures::exited(exit_code) else { unreachable!() };
-            let worker = WorkerState::Terminated { exit_code: exit_code.into(), reason: "Error".into(), message: result.to_json(4096) };
+            let worker = WorkerState::Terminated {
+                exit_code: exit_code.into(),
+                reason: "Error".into(),
+                message: result.to_json(4096),
+            };
             let pod = fixtures::pod(Some(worker));
             let mut job = fixtures::failed_job("BackoffLimitExceeded");
             (job.end, job.ending) = (None, ending);
@@ -339,8 +396,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_pod_waited_for_outlives_the_pod() {
+        let before = ReportRunStatus { message: Some("no node takes the pod".into()), ..Default::default() };
+        let mut job = fixtures::failed_job("DeadlineExceeded");
+        let end = job.end.take();
+        job.pods = (0, 0, 0);
+        let outcome = |job: &crate::observe::view::JobView| {
+            let own = OwnJob { job, pods: vec![], scheduled: true };
+            of(&own, None, Some(&before), at("2027-03-01T03:10:00Z")).words.unwrap()
+        };
+        assert_eq!(outcome(&job).message, "no node takes the pod");
+        job.end = end;
+        assert_eq!(
+            outcome(&job),
+            Words::new(
+                "DeadlineExceeded",
+                "the time for the run was over, and it had not started: no node takes the pod"
+            )
+        );
+    }
+
+    #[test]
     fn codes_become_reasons() {
-        for (code, want) in [("source_unreachable", "SourceUnreachable"), ("check_failed", "CheckFailed"), ("OOMKilled", "OOMKilled"), ("", "")] {
+        for (code, want) in [
+            ("source_unreachable", "SourceUnreachable"),
+            ("check_failed", "CheckFailed"),
+            ("OOMKilled", "OOMKilled"),
+            ("", ""),
+        ] {
             assert_eq!(camel_case(code), want);
         }
     }

@@ -74,7 +74,8 @@ pub fn runs(scene: &Scene, epoch: Option<&ScheduleEpoch>, plan: &mut Plan) -> Ve
     }
     record(scene, &mut known, plan);
     rerun(scene, epoch, &known, plan);
-    let mut active: Option<String> = known.iter().find(|run| !run.has_ended() && run.status.job_name.is_some()).map(|run| run.name.clone());
+    let mut active: Option<String> =
+        known.iter().find(|run| !run.has_ended() && run.status.job_name.is_some()).map(|run| run.name.clone());
     for run in queue {
         let status = admit(scene, run, &mut active, plan);
         known.push(tell(scene, run, false, status, plan));
@@ -84,7 +85,13 @@ pub fn runs(scene: &Scene, epoch: Option<&ScheduleEpoch>, plan: &mut Plan) -> Ve
 }
 
 /// How a run that has not ended goes. None if it is one that still waits for its Job to be made.
-fn next_status(scene: &Scene, run: &RunView, ours: bool, own: Option<&OwnJob>, plan: &mut Plan) -> Option<ReportRunStatus> {
+fn next_status(
+    scene: &Scene,
+    run: &RunView,
+    ours: bool,
+    own: Option<&OwnJob>,
+    plan: &mut Plan,
+) -> Option<ReportRunStatus> {
     let superseded = run.status.state == Some(RunState::Superseded);
     let job_uid = run.status.job_uid.as_deref();
     match own {
@@ -94,7 +101,10 @@ fn next_status(scene: &Scene, run: &RunView, ours: bool, own: Option<&OwnJob>, p
         None if !ours && refusal(scene, run).is_none() && job_uid.is_none() => None,
         None => {
             let words = refusal(scene, run).filter(|_| !ours && job_uid.is_none()).unwrap_or_else(|| {
-                Words::new("JobDeleted", "its Job was deleted before it had ended; nothing of it is visible, or the next run completes it")
+                Words::new(
+                    "JobDeleted",
+                    "its Job was deleted before it had ended; nothing of it is visible, or the next run completes it",
+                )
             });
             Some(end(run, RunState::Failed, words, scene.now))
         }
@@ -105,15 +115,21 @@ fn next_status(scene: &Scene, run: &RunView, ours: bool, own: Option<&OwnJob>, p
 fn refusal(scene: &Scene, run: &RunView) -> Option<Words> {
     let name = &run.meta.name;
     if run.trigger == Trigger::Schedule {
-        let words = "spec.trigger Schedule is for the runs that the operator records; leave it out and make the run again";
+        let words =
+            "spec.trigger Schedule is for the runs that the operator records; leave it out and make the run again";
         return Some(Words::new("TriggerReserved", words));
     }
     if scene.observed.tick_names.contains(name) {
-        let words = format!("{name} is the name of a scheduled run: while it is taken, the schedule stands still; delete this ReportRun and choose another name");
+        let words = format!(
+            "{name} is the name of a scheduled run: while it is taken, the schedule stands still; delete this ReportRun and choose another name"
+        );
         return Some(Words::new("NameReserved", words));
     }
     if name.len() > JOB_NAME_MAX {
-        let words = format!("the name has {} characters, and the Job of that name may have {JOB_NAME_MAX}; choose a shorter one", name.len());
+        let words = format!(
+            "the name has {} characters, and the Job of that name may have {JOB_NAME_MAX}; choose a shorter one",
+            name.len()
+        );
         return Some(Words::new("NameTooLong", words));
     }
     scene.taken("Job", name).map(|_| {
@@ -128,7 +144,10 @@ fn follow(scene: &Scene, run: &RunView, own: &OwnJob, plan: &mut Plan) -> Report
     let outdated = hash.is_some() && own.job.spec_hash.as_deref() != hash;
     if own.job.is_active() && outdated && !outcome::has_started(own) {
         plan.writes.push(Write::DeleteJob(own.job.meta.name.clone(), own.job.meta.uid.clone()));
-        let words = Words::new("Superseded", "its pod never started and the manifest has changed; it is run again with the new one");
+        let words = Words::new(
+            "Superseded",
+            "its pod never started and the manifest has changed; it is run again with the new one",
+        );
         let mut status = end(run, RunState::Superseded, words, scene.now);
         status.job_name = Some(own.job.meta.name.clone());
         status.job_uid = Some(own.job.meta.uid.clone());
@@ -138,7 +157,13 @@ fn follow(scene: &Scene, run: &RunView, own: &OwnJob, plan: &mut Plan) -> Report
 }
 
 /// A Job's run status.
-fn follow_job(run: Option<&RunView>, own: &OwnJob, observed: &Observed, now: Timestamp, plan: &mut Plan) -> ReportRunStatus {
+fn follow_job(
+    run: Option<&RunView>,
+    own: &OwnJob,
+    observed: &Observed,
+    now: Timestamp,
+    plan: &mut Plan,
+) -> ReportRunStatus {
     let job_words = observed.job_words.get(&own.job.meta.uid).map(String::as_str);
     let outcome = outcome::of(own, job_words, run.map(|run| &run.status), now);
     if let Some(again) = outcome::events_again(own, now) {
@@ -235,7 +260,12 @@ fn write_status(run: &RunView, status: &ReportRunStatus) -> Option<Write> {
         return None;
     }
     let note = note(&run.meta.name, Some(&run.status), status);
-    Some(Write::RunStatus { name: run.meta.name.clone(), uid: run.meta.uid.clone(), status: Box::new(status.clone()), note })
+    Some(Write::RunStatus {
+        name: run.meta.name.clone(),
+        uid: run.meta.uid.clone(),
+        status: Box::new(status.clone()),
+        note,
+    })
 }
 
 /// The event of a change, if it is worth one.
@@ -243,14 +273,19 @@ fn note(run: &str, before: Option<&ReportRunStatus>, now: &ReportRunStatus) -> O
     let state = now.state?;
     let changed = before.is_none_or(|before| before.state != Some(state));
     let words = now.message.clone().unwrap_or_default();
-    let reason = |otherwise: &str| now.conditions.first().map_or(otherwise.to_owned(), |condition| condition.reason.clone());
+    let reason =
+        |otherwise: &str| now.conditions.first().map_or(otherwise.to_owned(), |condition| condition.reason.clone());
     let (warning, reason) = match state {
         RunState::Succeeded if changed => (false, "Succeeded".to_owned()),
         RunState::Skipped if changed => (false, "Skipped".to_owned()),
         RunState::Superseded if changed => (false, "Superseded".to_owned()),
         RunState::Failed if changed => (true, reason("Failed")),
         // A pod that can't start, or an attempt that failed: told once per reason.
-        RunState::Pending | RunState::Running if now.job_uid.is_some() && !words.is_empty() && before.is_none_or(|before| before.message != now.message) => {
+        RunState::Pending | RunState::Running
+            if now.job_uid.is_some()
+                && !words.is_empty()
+                && before.is_none_or(|before| before.message != now.message) =>
+        {
             (true, if state == RunState::Pending { "RunWaits" } else { "AttemptFailed" }.to_owned())
         }
         _ => return None,
@@ -265,7 +300,14 @@ fn record(scene: &Scene, known: &mut Vec<Known>, plan: &mut Plan) {
         let run = build::run::of_schedule(&meta.namespace, &meta.name, &meta.uid, name);
         let note = note(name, None, &status);
         plan.writes.push(Write::CreateRun(Box::new(run), Box::new(status.clone()), note));
-        known.push(Known { name: name.into(), uid: String::new(), created, ours: true, trigger: Trigger::Schedule, status });
+        known.push(Known {
+            name: name.into(),
+            uid: String::new(),
+            created,
+            ours: true,
+            trigger: Trigger::Schedule,
+            status,
+        });
     };
     let is_recorded = |name: &str| scene.observed.runs.iter().any(|run| run.meta.name == name);
     for own in scene.jobs.values().filter(|own| own.scheduled && !is_recorded(&own.job.meta.name)) {
@@ -304,7 +346,9 @@ fn rerun(scene: &Scene, epoch: Option<&ScheduleEpoch>, known: &[Known], plan: &m
     }
     let newest = known.iter().filter(|run| run.ours).max_by(|a, b| a.name.cmp(&b.name));
     let Some(run) = newest.filter(|run| run.status.state == Some(RunState::Superseded)) else { return };
-    let Some(tick) = tick_of_job(&scene.pipeline.meta.name, &run.name).filter(|tick| *tick >= epoch.since.0) else { return };
+    let Some(tick) = tick_of_job(&scene.pipeline.meta.name, &run.name).filter(|tick| *tick >= epoch.since.0) else {
+        return;
+    };
     let free = !scene.jobs.contains_key(run.name.as_str()) && scene.taken("Job", &run.name).is_none();
     let busy = scene.jobs.values().any(|own| own.job.is_active());
     if free && !busy {
@@ -350,7 +394,9 @@ fn admit(scene: &Scene, run: &RunView, active: &mut Option<String>, plan: &mut P
 pub fn without_pipeline(observed: &Observed, now: Timestamp, plan: &mut Plan) {
     let Some(key) = &observed.key else { return };
     let jobs = own_jobs(observed, None);
-    for run in observed.runs.iter().filter(|run| run.meta.owner.is_none() && !run.status.state.is_some_and(RunState::is_final)) {
+    for run in
+        observed.runs.iter().filter(|run| run.meta.owner.is_none() && !run.status.state.is_some_and(RunState::is_final))
+    {
         let own = jobs.get(run.meta.name.as_str());
         if let Some(own) = own.filter(|own| !own.job.is_active()) {
             let status = follow_job(Some(run), own, observed, now, plan);
@@ -373,7 +419,10 @@ pub fn without_pipeline(observed: &Observed, now: Timestamp, plan: &mut Plan) {
                 ..Default::default()
             }
         } else {
-            let words = format!("there is no pipeline {} in the namespace {}; correct spec.pipelineRef in another ReportRun", key.pipeline, key.namespace);
+            let words = format!(
+                "there is no pipeline {} in the namespace {}; correct spec.pipelineRef in another ReportRun",
+                key.pipeline, key.namespace
+            );
             end(run, RunState::Failed, Words::new("PipelineNotFound", words), now)
         };
         plan.writes.extend(write_status(run, &status));

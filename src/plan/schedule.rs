@@ -39,8 +39,12 @@ pub fn epoch(scene: &Scene) -> Option<ScheduleEpoch> {
 /// The manifest's ConfigMap, and those that nobody needs any more.
 pub fn config_map(scene: &Scene, resolved: &Resolved, plan: &mut Plan) {
     let name = resolved.config_map_name();
-    let mut own: Vec<_> =
-        scene.observed.config_maps.iter().filter(|map| map.meta.is_controlled_by(&scene.pipeline.meta.uid) && !map.meta.deleting).collect();
+    let mut own: Vec<_> = scene
+        .observed
+        .config_maps
+        .iter()
+        .filter(|map| map.meta.is_controlled_by(&scene.pipeline.meta.uid) && !map.meta.deleting)
+        .collect();
     if scene.taken("ConfigMap", &name).is_none() && own.iter().all(|map| map.meta.name != name) {
         plan.writes.push(Write::CreateConfigMap(Box::new(build::config_map::build(resolved))));
     }
@@ -77,7 +81,8 @@ pub fn cron_job(scene: &Scene, epoch: Option<&ScheduleEpoch>, plan: &mut Plan) {
             return;
         }
     };
-    let names_taken = scene.taken("CronJob", name).is_some() || scene.taken("ConfigMap", &resolved.config_map_name()).is_some();
+    let names_taken =
+        scene.taken("CronJob", name).is_some() || scene.taken("ConfigMap", &resolved.config_map_name()).is_some();
     let mut wanted = build::cron_job::build(resolved, schedule, epoch.suspended, epoch.since.0);
     let Some(live) = scene.cron_job else {
         if !names_taken {
@@ -130,5 +135,7 @@ pub fn tick_missed(scene: &Scene) -> Option<String> {
         && cron_job.last_schedule.is_none_or(|last| last < tick)
         && scene.pipeline.status.schedule_epoch.as_ref().is_none_or(|epoch| epoch.since.0 <= tick);
     let busy = scene.jobs.values().any(|own| own.scheduled && own.job.is_active());
-    (due && !busy).then(|| job_of_tick(&scene.pipeline.meta.name, tick)).filter(|name| !scene.jobs.contains_key(name.as_str()))
+    (due && !busy)
+        .then(|| job_of_tick(&scene.pipeline.meta.name, tick))
+        .filter(|name| !scene.jobs.contains_key(name.as_str()))
 }

@@ -25,7 +25,8 @@ pub fn pipeline(scene: &Scene, epoch: Option<ScheduleEpoch>, runs: &[Known], pla
 
     let active: Vec<&Known> = newest.iter().copied().filter(|run| !run.has_ended()).collect();
     let ended = |wanted: fn(&Known) -> bool, before: &Option<RunSummary>| {
-        let found = newest.iter().find(|run| run.has_ended() && run.status.state != Some(RunState::Superseded) && wanted(run));
+        let found =
+            newest.iter().find(|run| run.has_ended() && run.status.state != Some(RunState::Superseded) && wanted(run));
         let found = found.map(|run| summary(run));
         match (found, before) {
             (Some(found), Some(before)) if ended_at(before) > ended_at(&found) => Some(before.clone()),
@@ -45,7 +46,12 @@ pub fn pipeline(scene: &Scene, epoch: Option<ScheduleEpoch>, runs: &[Known], pla
         schedule_epoch: epoch,
         cron_job_generation: scene.cron_job.map(|cron_job| cron_job.meta.generation),
     };
-    let mut conditions = Conditions { before: &before.conditions, generation: scene.pipeline.meta.generation, now: scene.now, list: Vec::new() };
+    let mut conditions = Conditions {
+        before: &before.conditions,
+        generation: scene.pipeline.meta.generation,
+        now: scene.now,
+        list: Vec::new(),
+    };
     acceptance(scene, &active, &mut conditions, plan);
     last_run_succeeded(&newest, &mut conditions);
     data_fresh(scene, status.data_as_of.as_ref().map(|time| time.0), &mut conditions, plan);
@@ -101,18 +107,26 @@ fn acceptance(scene: &Scene, active: &[&Known], conditions: &mut Conditions, pla
     }
     // A name held by the pipeline's own former self is free as soon as the garbage collector comes by.
     let taken = |taken: &&Taken| taken.kind == "CronJob" || taken.kind == "ConfigMap";
-    let leftover = |taken: &Taken| taken.owner.as_ref().is_some_and(|owner| owner.kind == "ReportPipeline" && owner.name == *name);
+    let leftover =
+        |taken: &Taken| taken.owner.as_ref().is_some_and(|owner| owner.kind == "ReportPipeline" && owner.name == *name);
     if let Some(taken) = scene.observed.taken.iter().find(taken) {
         plan.look_after(TAKEN_AGAIN);
         if leftover(taken) {
-            let words = Words::new("Waiting", format!("the {} {} of a deleted pipeline of this name is still there", taken.kind, taken.name));
+            let words = Words::new(
+                "Waiting",
+                format!("the {} {} of a deleted pipeline of this name is still there", taken.kind, taken.name),
+            );
             conditions.set(condition::READY, "False", words.clone());
             conditions.set(condition::RECONCILING, "True", words);
             conditions.set(condition::STALLED, "False", Words::new("Settled", "nobody has to act"));
             return;
         }
-        let holder = taken.owner.as_ref().map_or("nobody's".to_owned(), |owner| format!("the {} {}'s", owner.kind, owner.name));
-        let words = format!("the {} {} is there already and is {holder}; delete it, or rename the pipeline", taken.kind, taken.name);
+        let holder =
+            taken.owner.as_ref().map_or("nobody's".to_owned(), |owner| format!("the {} {}'s", owner.kind, owner.name));
+        let words = format!(
+            "the {} {} is there already and is {holder}; delete it, or rename the pipeline",
+            taken.kind, taken.name
+        );
         let words = Words::new("NameTaken", words);
         conditions.set(condition::READY, "False", words.clone());
         conditions.set(condition::RECONCILING, "False", settled());
@@ -163,9 +177,15 @@ fn data_fresh(scene: &Scene, data_as_of: Option<Timestamp>, conditions: &mut Con
     let left = max_age - scene.now.duration_since(data_as_of);
     if left.is_positive() {
         plan.look_after(left);
-        conditions.set(condition::DATA_FRESH, "True", Words::new("Fresh", format!("the data is as of {data_as_of}, and may be {text} old")));
+        conditions.set(
+            condition::DATA_FRESH,
+            "True",
+            Words::new("Fresh", format!("the data is as of {data_as_of}, and may be {text} old")),
+        );
     } else {
-        let words = format!("the data is as of {data_as_of}, which is more than {text} ago; status.lastRun says how the last run ended");
+        let words = format!(
+            "the data is as of {data_as_of}, which is more than {text} ago; status.lastRun says how the last run ended"
+        );
         conditions.set(condition::DATA_FRESH, "False", Words::new("Stale", words));
     }
 }
@@ -221,7 +241,12 @@ fn problem_list(problems: &[Problem]) -> String {
 fn notes(before: &[Condition], now: &[Condition]) -> Vec<Note> {
     let status_of = |list: &[Condition], type_: &str| list.iter().find(|condition| condition.type_ == type_).cloned();
     let mut notes = Vec::new();
-    let note = |warning: bool, reason: &str, message: &str| Note { warning, reason: reason.into(), message: message.into(), run: None };
+    let note = |warning: bool, reason: &str, message: &str| Note {
+        warning,
+        reason: reason.into(),
+        message: message.into(),
+        run: None,
+    };
     let (was, is) = (status_of(before, condition::STALLED), status_of(now, condition::STALLED));
     match (was, is) {
         (was, Some(is)) if is.status == "True" && was.as_ref().is_none_or(|was| was.message != is.message) => {

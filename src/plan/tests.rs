@@ -70,7 +70,8 @@ fn a_schedule_that_is_removed_takes_its_cron_job_along_when_no_run_is_under_way(
     let without = |spec: &mut report_api::pipeline::ReportPipelineSpec| spec.schedule = None;
     let (_, idle) = settled("daily").edit(without).settle_with(at("2027-03-01T01:00:00Z"));
     assert_eq!(idle, ["create_config_map", "delete_cron_job", "status"]);
-    let (busy, kinds) = settled("daily").with_job("daily-30064500", PodIs::Running).edit(without).settle_with(at(TEN_PAST_THREE));
+    let (busy, kinds) =
+        settled("daily").with_job("daily-30064500", PodIs::Running).edit(without).settle_with(at(TEN_PAST_THREE));
     assert_eq!(kinds, ["create_config_map", "suspend_cron_job", "create_run", "status"]);
     let (_, kinds) = busy.with_job("daily-30064500", exited(0)).settle_with(at("2027-03-01T03:11:00Z"));
     assert!(kinds.contains(&"delete_cron_job"), "{kinds:?}");
@@ -103,13 +104,15 @@ fn the_next_good_run_heals_without_help() {
 
 #[test]
 fn an_invalid_manifest_stalls_the_schedule_and_recovers_without_firing_a_tick_of_the_past() {
-    let (scenario, kinds) = settled("daily").edit(|spec| spec.sinks[0].from = "totalz".into()).settle_with(at("2027-03-01T01:00:00Z"));
+    let (scenario, kinds) =
+        settled("daily").edit(|spec| spec.sinks[0].from = "totalz".into()).settle_with(at("2027-03-01T01:00:00Z"));
     assert_eq!(kinds, ["suspend_cron_job", "status"]);
     assert_condition(&scenario, "Ready", "False", "InvalidManifest");
     assert_condition(&scenario, "Stalled", "True", "InvalidManifest");
     assert!(scenario.condition("Stalled").2.contains("spec.sinks[0].from"), "{}", scenario.condition("Stalled").2);
     assert_eq!(self::kinds(&scenario, "2027-03-01T05:00:00Z"), [""; 0]);
-    let (scenario, kinds) = scenario.edit(|spec| spec.sinks[0].from = "totals".into()).settle_with(at("2027-03-01T05:00:00Z"));
+    let (scenario, kinds) =
+        scenario.edit(|spec| spec.sinks[0].from = "totals".into()).settle_with(at("2027-03-01T05:00:00Z"));
     assert_eq!(kinds, ["move_last_schedule", "apply_cron_job", "status"]);
     assert_condition(&scenario, "Ready", "True", "Scheduled");
     let cron_job = scenario.observed.cron_job.as_ref().unwrap();
@@ -159,7 +162,11 @@ fn what_someone_else_does_to_the_cron_job_is_undone() {
 #[test]
 fn names_that_are_taken_stall_the_pipeline_in_words() {
     for (kind, owner, want) in [
-        ("CronJob", Some(("Deployment", "other")), "the CronJob daily is there already and is the Deployment other's; delete it, or rename the pipeline"),
+        (
+            "CronJob",
+            Some(("Deployment", "other")),
+            "the CronJob daily is there already and is the Deployment other's; delete it, or rename the pipeline",
+        ),
         ("CronJob", None, "the CronJob daily is there already and is nobody's; delete it, or rename the pipeline"),
     ] {
         let scenario = pipeline("daily").with_taken(kind, "daily", owner).settle(at("2027-03-01T00:00:00Z"));
@@ -168,7 +175,9 @@ fn names_that_are_taken_stall_the_pipeline_in_words() {
         assert_eq!(scenario.condition("Stalled").2, want);
         assert!(scenario.plan("2027-03-01T00:00:01Z").next_look.is_some());
     }
-    let leftover = pipeline("daily").with_taken("CronJob", "daily", Some(("ReportPipeline", "daily"))).settle(at("2027-03-01T00:00:00Z"));
+    let leftover = pipeline("daily")
+        .with_taken("CronJob", "daily", Some(("ReportPipeline", "daily")))
+        .settle(at("2027-03-01T00:00:00Z"));
     assert_condition(&leftover, "Stalled", "False", "Settled");
     assert_condition(&leftover, "Reconciling", "True", "Waiting");
 }
@@ -218,7 +227,8 @@ fn a_scheduled_job_is_recorded_followed_and_ended() {
 
 #[test]
 fn data_as_of_moves_with_commits_and_verified_inputs_only_and_never_back() {
-    let base = settled("daily").with_job("daily-30064500", succeeded("2027-03-01T03:00:00Z")).settle(at(TEN_PAST_THREE));
+    let base =
+        settled("daily").with_job("daily-30064500", succeeded("2027-03-01T03:00:00Z")).settle(at(TEN_PAST_THREE));
     for (pod, want) in [
         (succeeded("2027-03-02T03:00:00Z"), "2027-03-02T03:00:00Z"),
         (succeeded("2027-02-01T03:00:00Z"), "2027-03-01T03:00:00Z"),
@@ -263,7 +273,10 @@ fn a_job_without_a_pod_asks_for_its_events() {
     assert_eq!(super::questions(&scenario.observed, at(TEN_PAST_THREE)).events.len(), 1);
     scenario.observed.job_words.insert("daily-30064500-uid".into(), "exceeded quota: small".into());
     let scenario = scenario.settle(at(TEN_PAST_THREE));
-    assert_eq!(scenario.run("daily-30064500").message.as_deref(), Some("Kubernetes makes no pod for it: exceeded quota: small"));
+    assert_eq!(
+        scenario.run("daily-30064500").message.as_deref(),
+        Some("Kubernetes makes no pod for it: exceeded quota: small")
+    );
 }
 
 #[test]
@@ -271,7 +284,10 @@ fn a_job_that_never_started_is_superseded_and_made_anew_under_its_name() {
     let waiting = || PodIs::Waiting("ImagePullBackOff", "Back-off pulling image \"x\"");
     let scenario = settled("daily").with_job("daily-30064500", waiting()).settle(at("2027-03-01T03:01:00Z"));
     let (scenario, kinds) = scenario.upgrade("registry/etl-worker:0.1.1").settle_with(at(TEN_PAST_THREE));
-    assert_eq!(kinds, ["create_config_map", "apply_cron_job", "delete_job", "run_status", "create_job", "run_status", "status"]);
+    assert_eq!(
+        kinds,
+        ["create_config_map", "apply_cron_job", "delete_job", "run_status", "create_job", "run_status", "status"]
+    );
     let job = &scenario.observed.jobs[0];
     assert_eq!((job.meta.name.as_str(), job.spec_hash.as_deref()), ("daily-30064500", Some(scenario.hash().as_str())));
     assert_eq!(scenario.state("daily-30064500"), Some(RunState::Pending));
@@ -297,7 +313,8 @@ fn a_superseded_tick_is_not_run_again_after_the_schedule_has_changed() {
 
 #[test]
 fn a_run_by_hand_is_a_job_of_its_name() {
-    let (scenario, kinds) = settled("daily").with_run("now", "2027-03-01T01:00:00Z").settle_with(at("2027-03-01T01:00:01Z"));
+    let (scenario, kinds) =
+        settled("daily").with_run("now", "2027-03-01T01:00:00Z").settle_with(at("2027-03-01T01:00:01Z"));
     assert_eq!(kinds, ["create_job", "run_status", "run_status", "status"]);
     assert_eq!(scenario.state("now"), Some(RunState::Pending));
     assert!(scenario.run("now").job_uid.is_some());
@@ -312,10 +329,12 @@ fn a_run_by_hand_waits_its_turn() {
     let (waiting, kinds) = scenario.clone().settle_with(at("2027-03-01T03:03:00Z"));
     assert!(!kinds.contains(&"create_job"), "{kinds:?}");
     assert_eq!(waiting.run("first").message.as_deref(), Some("waits for run daily-30064500"));
-    let (skipping, _) = scenario.clone().edit(|spec| spec.when_busy = Some(WhenBusy::Skip)).settle_with(at("2027-03-01T03:03:00Z"));
+    let (skipping, _) =
+        scenario.clone().edit(|spec| spec.when_busy = Some(WhenBusy::Skip)).settle_with(at("2027-03-01T03:03:00Z"));
     assert_eq!(skipping.state("first"), Some(RunState::Skipped));
     let done = waiting.with_job("daily-30064500", exited(0));
-    let (done, kinds) = Scenario { observed: without_running_pod(done.observed.clone()), ..done }.settle_with(at("2027-03-01T03:10:00Z"));
+    let (done, kinds) = Scenario { observed: without_running_pod(done.observed.clone()), ..done }
+        .settle_with(at("2027-03-01T03:10:00Z"));
     assert_eq!(kinds.iter().filter(|kind| **kind == "create_job").count(), 1, "one at a time");
     assert_eq!(done.run("second").message.as_deref(), Some("waits for run first"));
 }
@@ -333,7 +352,14 @@ fn a_run_by_hand_runs_a_suspended_pipeline_and_waits_for_a_valid_manifest() {
     let invalid = settled("daily").edit(|spec| spec.sinks[0].from = "totalz".into()).settle(at("2027-03-01T00:30:00Z"));
     let (invalid, kinds) = invalid.with_run("now", "2027-03-01T01:00:00Z").settle_with(at("2027-03-01T01:00:01Z"));
     assert!(!kinds.contains(&"create_job"), "{kinds:?}");
-    assert!(invalid.run("now").message.as_ref().unwrap().starts_with("waits until the manifest of daily is valid: spec.sinks[0].from"));
+    assert!(
+        invalid
+            .run("now")
+            .message
+            .as_ref()
+            .unwrap()
+            .starts_with("waits until the manifest of daily is valid: spec.sinks[0].from")
+    );
 }
 
 #[test]
@@ -372,7 +398,8 @@ fn a_pipeline_that_is_deleted_stops_its_runs_by_hand() {
 
 #[test]
 fn a_run_of_no_pipeline_waits_a_minute_and_fails() {
-    let scenario = settled("daily").without_pipeline().with_run("now", "2027-03-01T01:00:00Z").settle(at("2027-03-01T01:00:01Z"));
+    let scenario =
+        settled("daily").without_pipeline().with_run("now", "2027-03-01T01:00:00Z").settle(at("2027-03-01T01:00:01Z"));
     assert_eq!(scenario.state("now"), Some(RunState::Pending));
     assert_eq!(scenario.plan("2027-03-01T01:00:01Z").next_look, Some(SignedDuration::from_secs(59)));
     let scenario = scenario.settle(at("2027-03-01T01:01:00Z"));
@@ -384,7 +411,9 @@ fn history_keeps_what_it_should() {
     let mut scenario = settled("daily");
     for day in 0..8_u32 {
         let pod = if day % 2 == 0 { exited(0) } else { exited(13) };
-        scenario = scenario.with_job(&format!("daily-{}", 30_064_500 + day * 1440), pod).settle(at(&format!("2027-03-{:02}T03:10:00Z", day + 1)));
+        scenario = scenario
+            .with_job(&format!("daily-{}", 30_064_500 + day * 1440), pod)
+            .settle(at(&format!("2027-03-{:02}T03:10:00Z", day + 1)));
     }
     let names = |state| scenario.observed.runs.iter().filter(|run| run.status.state == Some(state)).count();
     assert_eq!((names(RunState::Succeeded), names(RunState::Failed)), (3, 4));
@@ -423,12 +452,14 @@ fn no_message_is_longer_than_a_status_takes() {
     let scenario = pipeline("daily")
         .edit(|spec| {
             let sink = spec.sinks[0].clone();
-            spec.sinks = (0..60).map(|n| {
-                let mut sink = sink.clone();
-                sink.name = format!("sink-{n}");
-                sink.from = format!("nothing_like_this_is_here_{n}");
-                sink
-            }).collect();
+            spec.sinks = (0..60)
+                .map(|n| {
+                    let mut sink = sink.clone();
+                    sink.name = format!("sink-{n}");
+                    sink.from = format!("nothing_like_this_is_here_{n}");
+                    sink
+                })
+                .collect();
         })
         .settle(at("2027-03-01T00:00:00Z"));
     let message = scenario.condition("Stalled").2;

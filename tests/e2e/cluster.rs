@@ -70,11 +70,15 @@ async fn run<F: Future<Output = ()>>(name: &str, alone: bool, test: impl FnOnce(
         // The lock is fair: let the others have it first, so that they need not wait for this one.
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
-    let (shared, lock) = if alone { (None, Some(OPERATOR_LOCK.write().await)) } else { (Some(OPERATOR_LOCK.read().await), None) };
+    let (shared, lock) =
+        if alone { (None, Some(OPERATOR_LOCK.write().await)) } else { (Some(OPERATOR_LOCK.read().await), None) };
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let namespace = format!("e2e-{name}-{}-{number}", std::process::id());
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let object = Namespace { metadata: ObjectMeta { name: Some(namespace.clone()), ..Default::default() }, ..Default::default() };
+    let object = Namespace {
+        metadata: ObjectMeta { name: Some(namespace.clone()), ..Default::default() },
+        ..Default::default()
+    };
     namespaces.create(&PostParams::default(), &object).await.unwrap();
     let space = std::sync::Arc::new(Space { client, namespace, _shared: shared, _alone: lock });
     // A test that panics leaves its namespace for a look; the cluster is thrown away anyway.
@@ -84,7 +88,10 @@ async fn run<F: Future<Output = ()>>(name: &str, alone: bool, test: impl FnOnce(
 
 /// The way to the cluster that KUBECONFIG names.
 async fn client() -> Client {
-    assert!(std::env::var_os("KUBECONFIG").is_some(), "KUBECONFIG is not set: these tests need a cluster with the operator; run `make test-e2e`");
+    assert!(
+        std::env::var_os("KUBECONFIG").is_some(),
+        "KUBECONFIG is not set: these tests need a cluster with the operator; run `make test-e2e`"
+    );
     let client = Client::try_default().await.expect("KUBECONFIG leads to a cluster");
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     assert!(
@@ -160,7 +167,11 @@ impl Space {
                     serde_yaml::to_string(&object).unwrap()
                 });
                 let kind = K::kind(&());
-                panic!("{kind} {}/{name} does not become so in {limit:?}: {what}\n{}", self.namespace, shown.unwrap_or("it is not there".into()));
+                panic!(
+                    "{kind} {}/{name} does not become so in {limit:?}: {what}\n{}",
+                    self.namespace,
+                    shown.unwrap_or("it is not there".into())
+                );
             }
             tokio::time::sleep(POLL).await;
         }
@@ -187,9 +198,18 @@ impl Space {
     }
 
     /// Waits until a pipeline has a condition with this status and reason.
-    pub(crate) async fn wait_condition(&self, pipeline: &str, type_: &str, status: &str, reason: &str) -> ReportPipeline {
+    pub(crate) async fn wait_condition(
+        &self,
+        pipeline: &str,
+        type_: &str,
+        status: &str,
+        reason: &str,
+    ) -> ReportPipeline {
         let what = format!("{type_}={status} for {reason}");
-        self.wait(pipeline, SOON, &what, |pipeline: &ReportPipeline| condition(pipeline, type_).is_some_and(|found| found.0 == status && found.1 == reason)).await
+        self.wait(pipeline, SOON, &what, |pipeline: &ReportPipeline| {
+            condition(pipeline, type_).is_some_and(|found| found.0 == status && found.1 == reason)
+        })
+        .await
     }
 
     /// Waits until a run is in a state.
@@ -199,7 +219,12 @@ impl Space {
 
     /// Waits until a run's message has these words.
     pub(crate) async fn wait_message(&self, run: &str, words: &str) -> ReportRun {
-        let has = |run: &ReportRun| run.status.as_ref().and_then(|status| status.message.as_ref()).is_some_and(|message| message.contains(words));
+        let has = |run: &ReportRun| {
+            run.status
+                .as_ref()
+                .and_then(|status| status.message.as_ref())
+                .is_some_and(|message| message.contains(words))
+        };
         self.wait(run, SOON, words, has).await
     }
 
@@ -208,12 +233,27 @@ impl Space {
         let started = tokio::time::Instant::now();
         loop {
             let runs = self.list::<ReportRun>().await;
-            let wanted = |run: &&ReportRun| tick(pipeline, &run.name_any()).is_some_and(|tick| tick > after) && state_of(run) == state;
+            let wanted = |run: &&ReportRun| {
+                tick(pipeline, &run.name_any()).is_some_and(|tick| tick > after) && state_of(run) == state
+            };
             if let Some(run) = runs.iter().filter(wanted).min_by_key(|run| run.name_any()) {
                 return run.name_any();
             }
-            let seen: Vec<_> = runs.iter().map(|run| format!("{} {} {:?}", run.name_any(), state_of(run), run.status.as_ref().and_then(|s| s.message.clone()))).collect();
-            assert!(started.elapsed() < A_TICK, "no {state} run of {pipeline} after {after} in {A_TICK:?}; there are {seen:?}");
+            let seen: Vec<_> = runs
+                .iter()
+                .map(|run| {
+                    format!(
+                        "{} {} {:?}",
+                        run.name_any(),
+                        state_of(run),
+                        run.status.as_ref().and_then(|s| s.message.clone())
+                    )
+                })
+                .collect();
+            assert!(
+                started.elapsed() < A_TICK,
+                "no {state} run of {pipeline} after {after} in {A_TICK:?}; there are {seen:?}"
+            );
             tokio::time::sleep(POLL).await;
         }
     }
@@ -223,7 +263,10 @@ impl Space {
         let started = tokio::time::Instant::now();
         loop {
             let events = self.list::<Event>().await;
-            if events.iter().any(|event| event.reason.as_deref() == Some(reason) && event.note.as_deref().is_some_and(|note| note.contains(words))) {
+            if events.iter().any(|event| {
+                event.reason.as_deref() == Some(reason)
+                    && event.note.as_deref().is_some_and(|note| note.contains(words))
+            }) {
                 return;
             }
             let seen: Vec<_> = events.iter().map(|event| format!("{:?} {:?}", event.reason, event.note)).collect();
@@ -349,17 +392,35 @@ pub(crate) async fn silent_server(space: &Space) -> String {
 
 /// What the operator wrote about objects of a namespace since a time, from the API server's audit log.
 pub(crate) fn writes_since(namespace: &str, since: Timestamp) -> Vec<String> {
-    let path = std::env::var("TEST_AUDIT_LOG").expect("TEST_AUDIT_LOG names the API server's audit log; `dev/cluster env` prints it");
+    let path = std::env::var("TEST_AUDIT_LOG")
+        .expect("TEST_AUDIT_LOG names the API server's audit log; `dev/cluster env` prints it");
     let user = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}");
     let text = std::fs::read_to_string(path).unwrap();
     // Each line is one request.
-    let found: Vec<Value> = text.lines().filter(|line| line.contains(&user) && line.contains(namespace)).filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let found: Vec<Value> = text
+        .lines()
+        .filter(|line| line.contains(&user) && line.contains(namespace))
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
     found
         .into_iter()
         .filter(|line| line["user"]["username"] == user.as_str() && line["objectRef"]["namespace"] == namespace)
         .filter(|line| !["get", "list", "watch"].contains(&line["verb"].as_str().unwrap_or_default()))
-        .filter(|line| line["requestReceivedTimestamp"].as_str().and_then(|time| time.parse().ok()).is_some_and(|time: Timestamp| time >= since))
-        .map(|line| format!("{} {} {}/{}", line["requestReceivedTimestamp"], line["verb"], line["objectRef"]["resource"], line["objectRef"]["name"]))
+        .filter(|line| {
+            line["requestReceivedTimestamp"]
+                .as_str()
+                .and_then(|time| time.parse().ok())
+                .is_some_and(|time: Timestamp| time >= since)
+        })
+        .map(|line| {
+            format!(
+                "{} {} {}/{}",
+                line["requestReceivedTimestamp"],
+                line["verb"],
+                line["objectRef"]["resource"],
+                line["objectRef"]["name"]
+            )
+        })
         .collect()
 }
 
@@ -373,8 +434,17 @@ pub(crate) async fn wait_operator(client: &Client) {
         let status = deployment.status.unwrap_or_default();
         let wanted = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
         let current = status.observed_generation == deployment.metadata.generation;
-        let there = pods.list(&ListParams::default().labels("app.kubernetes.io/name=report-operator")).await.unwrap().items.len();
-        if current && status.updated_replicas == Some(wanted) && status.ready_replicas == Some(wanted) && there == wanted as usize {
+        let there = pods
+            .list(&ListParams::default().labels("app.kubernetes.io/name=report-operator"))
+            .await
+            .unwrap()
+            .items
+            .len();
+        if current
+            && status.updated_replicas == Some(wanted)
+            && status.ready_replicas == Some(wanted)
+            && there == wanted as usize
+        {
             return;
         }
         assert!(started.elapsed() < A_TICK, "the operator does not become ready");

@@ -44,7 +44,13 @@ fn ids(user: &User) -> String {
 type Case = (&'static str, fn(&User, &mut Value), &'static str, &'static str, &'static [&'static str]);
 
 const FAILURES: &[Case] = &[
-    ("text in a number", |_, _| {}, "id,amount\n1,1.50\n2,n/a\n", "ValueInvalid", &["spec.sources[0]", "line 3", "amount"]),
+    (
+        "text in a number",
+        |_, _| {},
+        "id,amount\n1,1.50\n2,n/a\n",
+        "ValueInvalid",
+        &["spec.sources[0]", "line 3", "amount"],
+    ),
     ("a broken row", |_, _| {}, "id,amount\n1,1.50\n2,2.25,x\n", "InputMalformed", &["spec.sources[0]", "line 3"]),
     ("a failing check", |_, _| {}, "id,amount\n1,-1.50\n", "CheckFailed", &["spec.checks[0]", "positive"]),
     (
@@ -62,8 +68,20 @@ const FAILURES: &[Case] = &[
         &["spec.sources[0].http.url", "10.243.0.1"],
     ),
     ("a wrong password", |user, _| user.database("app", "wrong"), GOOD, "LoginDenied", &["spec.sinks[0]", "password"]),
-    ("no right to write", |user, _| user.database("reader", "readerpw"), GOOD, "PermissionDenied", &["spec.sinks[0]", "grant"]),
-    ("S3 denies", |user, _| user.s3("denied", "deniedsecret"), GOOD, "PermissionDenied", &["spec.sinks[1].lake.url", "s3:PutObject"]),
+    (
+        "no right to write",
+        |user, _| user.database("reader", "readerpw"),
+        GOOD,
+        "PermissionDenied",
+        &["spec.sinks[0]", "grant"],
+    ),
+    (
+        "S3 denies",
+        |user, _| user.s3("denied", "deniedsecret"),
+        GOOD,
+        "PermissionDenied",
+        &["spec.sinks[1].lake.url", "s3:PutObject"],
+    ),
     (
         "an unknown column",
         |_, m| m["spec"]["checks"][0]["sql"] = "SELECT amout FROM orders".into(),
@@ -255,10 +273,13 @@ fn example(name: &str, expected: &[(&str, &str)]) {
 
 #[test]
 fn quickstart_runs_on_schedule_and_its_data_outlives_it() {
-    example("quickstart", &[
-        ("SELECT count(*), sum(amount) FROM reporting.sales", "60|2221.40"),
-        ("SELECT count(*) FROM reporting.yearly_sales", "18"),
-    ]);
+    example(
+        "quickstart",
+        &[
+            ("SELECT count(*), sum(amount) FROM reporting.sales", "60|2221.40"),
+            ("SELECT count(*) FROM reporting.yearly_sales", "18"),
+        ],
+    );
 }
 
 #[test]
@@ -266,13 +287,22 @@ fn productivity_has_the_numbers_of_the_files() {
     if real_data().is_none() {
         return;
     }
-    example("productivity", &[
-        ("SELECT count(*), count(DISTINCT series_id), sum(value) FROM reporting.series", "37881|282|1228663.323"),
-        ("SELECT count(*) FROM reporting.best_year", "237"),
-        ("SELECT series_id, year, round(total, 1) FROM reporting.best_year ORDER BY series_id LIMIT 1", "PRS30006011|2022|16.4"),
-        ("SELECT count(*) FROM reporting.population", "624"),
-        ("SELECT round(mean::numeric, 2), round(standard_deviation::numeric, 2) FROM reporting.population_stats", "320985765.17|4148367.23"),
-    ]);
+    example(
+        "productivity",
+        &[
+            ("SELECT count(*), count(DISTINCT series_id), sum(value) FROM reporting.series", "37881|282|1228663.323"),
+            ("SELECT count(*) FROM reporting.best_year", "237"),
+            (
+                "SELECT series_id, year, round(total, 1) FROM reporting.best_year ORDER BY series_id LIMIT 1",
+                "PRS30006011|2022|16.4",
+            ),
+            ("SELECT count(*) FROM reporting.population", "624"),
+            (
+                "SELECT round(mean::numeric, 2), round(standard_deviation::numeric, 2) FROM reporting.population_stats",
+                "320985765.17|4148367.23",
+            ),
+        ],
+    );
 }
 
 #[test]
@@ -280,8 +310,14 @@ fn covid_ar_has_the_numbers_of_the_files() {
     if real_data().is_none() {
         return;
     }
-    example("covid-ar", &[
-        ("SELECT count(*), sum(doses), count(DISTINCT jurisdiction) FROM reporting.doses_by_date", "101223|118950690|24"),
-        ("SELECT count(*) FROM reporting.doses_by_vaccine", "191"),
-    ]);
+    example(
+        "covid-ar",
+        &[
+            (
+                "SELECT count(*), sum(doses), count(DISTINCT jurisdiction) FROM reporting.doses_by_date",
+                "101223|118950690|24",
+            ),
+            ("SELECT count(*) FROM reporting.doses_by_vaccine", "191"),
+        ],
+    );
 }

@@ -28,7 +28,7 @@ async fn what_a_new_attempt_can_not_help_fails_at_once() {
             ("manifest", json!({"models": models, "sinks": sinks}), 10, "nope"),
             ("contract", json!({"sources": text}), 12, "id"),
             ("check", json!({"checks": checks}), 13, "many"),
-            ("time", json!({"sources": silent, "timeout": "5s"}), 14, "5s"),
+            ("time", json!({"sources": silent, "timeout": "5s"}), 14, "has taken 5 s"),
         ] {
             Manifest::new(name).with(fields).apply(&space).await;
             space.run_now(&format!("{name}-now"), name).await;
@@ -78,7 +78,9 @@ async fn an_evicted_pod_does_not_count_as_an_attempt() {
         let pod = space.api::<Pod>().list(&of_job).await.unwrap().items[0].name_any();
         space.api::<Pod>().evict(&pod, &EvictParams::default()).await.unwrap();
         // With no retries left, only the first rule, DisruptionTarget, lets the Job go on.
-        let has_new_pod = |job: &Job| job.status.as_ref().is_some_and(|status| status.active == Some(1) && status.failed.unwrap_or(0) == 0);
+        let has_new_pod = |job: &Job| {
+            job.status.as_ref().is_some_and(|status| status.active == Some(1) && status.failed.unwrap_or(0) == 0)
+        };
         let started = tokio::time::Instant::now();
         loop {
             let pods = space.api::<Pod>().list(&of_job).await.unwrap().items;

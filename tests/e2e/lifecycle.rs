@@ -48,7 +48,9 @@ async fn a_pipeline_that_is_deleted_and_applied_again_just_works() {
         space.api::<ReportPipeline>().delete("shop", &DeleteParams::default()).await.unwrap();
         manifest.apply(&space).await;
         let pipeline = space.wait_condition("shop", "Ready", "True", "Scheduled").await;
-        let is_ours = |cron_job: &CronJob| cron_job.owner_references().iter().any(|owner| Some(&owner.uid) == pipeline.metadata.uid.as_ref());
+        let is_ours = |cron_job: &CronJob| {
+            cron_job.owner_references().iter().any(|owner| Some(&owner.uid) == pipeline.metadata.uid.as_ref())
+        };
         space.wait("shop", SOON, "the CronJob is the new pipeline's", is_ours).await;
         space.run_now("now", "shop").await;
         space.wait_state("now", "Succeeded", SOON).await;
@@ -69,7 +71,12 @@ async fn applying_the_same_manifest_and_restarting_the_operator_writes_nothing()
         let since = now();
         manifest.apply(&space).await;
         let pods: Api<Pod> = Api::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
-        pods.delete_collection(&DeleteParams::default(), &ListParams::default().labels("app.kubernetes.io/name=report-operator")).await.unwrap();
+        pods.delete_collection(
+            &DeleteParams::default(),
+            &ListParams::default().labels("app.kubernetes.io/name=report-operator"),
+        )
+        .await
+        .unwrap();
         wait_operator(&space.client).await;
         tokio::time::sleep(std::time::Duration::from_secs(10)).await;
         assert_eq!(writes_since(&space.namespace, since), [""; 0]);

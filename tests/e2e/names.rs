@@ -45,11 +45,21 @@ async fn a_foreign_config_map_stalls_the_pipeline() {
         space.api::<ReportPipeline>().delete("shop", &DeleteParams::default()).await.unwrap();
         space.wait_gone::<ConfigMap>(&name).await;
 
-        space.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}}).to_string()).await;
+        space
+            .apply(
+                &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}})
+                    .to_string(),
+            )
+            .await;
         manifest.apply(&space).await;
         let stalled = space.wait_condition("shop", "Stalled", "True", "NameTaken").await;
-        assert!(condition(&stalled, "Stalled").unwrap().2.starts_with(&format!("the ConfigMap {name} is there already")));
-        assert!(space.api::<CronJob>().get_opt("shop").await.unwrap().is_none(), "no Job may run what it was not given");
+        assert!(
+            condition(&stalled, "Stalled").unwrap().2.starts_with(&format!("the ConfigMap {name} is there already"))
+        );
+        assert!(
+            space.api::<CronJob>().get_opt("shop").await.unwrap().is_none(),
+            "no Job may run what it was not given"
+        );
     })
     .await;
 }

@@ -10,7 +10,9 @@ use report_api::run::ReportRun;
 use report_api::status::condition;
 use serde_json::json;
 
-use crate::cluster::{A_TICK, Manifest, SOON, Space, in_space, message_of, next_minute, now, silent_server, sleep_until, state_of, tick};
+use crate::cluster::{
+    A_TICK, Manifest, SOON, Space, in_space, message_of, next_minute, now, silent_server, sleep_until, state_of, tick,
+};
 
 /// A CronJob without an operator. Its Jobs are suspended: they need no pod.
 async fn bare_cron_job(space: &Space, name: &str, suspended: bool) {
@@ -43,7 +45,8 @@ async fn a_tick_is_the_suffix_of_its_jobs_name_and_the_end_of_the_runs_interval(
         assert_eq!(status.conditions[0].type_, condition::COMPLETE);
         let is_told = |pipeline: &ReportPipeline| {
             let status = pipeline.status.as_ref().unwrap();
-            status.last_successful_run.as_ref().is_some_and(|last| last.name == run) && status.data_as_of.as_ref().is_some_and(|time| time.0 == tick)
+            status.last_successful_run.as_ref().is_some_and(|last| last.name == run)
+                && status.data_as_of.as_ref().is_some_and(|time| time.0 == tick)
         };
         let pipeline = space.wait("shop", SOON, "it says how fresh its data is", is_told).await;
         assert!(pipeline.status.unwrap().next_schedule_time.unwrap().0 > tick);
@@ -58,7 +61,11 @@ async fn resuming_fires_the_missed_tick_of_a_bare_cron_job_at_once_but_none_of_a
         Manifest::new("shop").every_minute().with(json!({"suspend": true})).apply(&space).await;
         space.wait_condition("shop", "Ready", "True", "Suspended").await;
         sleep_until(next_minute(), 20).await;
-        assert_eq!((jobs(&space, "bare").await, jobs(&space, "shop").await), (vec![], vec![]), "no run while suspended");
+        assert_eq!(
+            (jobs(&space, "bare").await, jobs(&space, "shop").await),
+            (vec![], vec![]),
+            "no run while suspended"
+        );
 
         space.edit::<CronJob>("bare", json!({"spec": {"suspend": false}})).await;
         space.edit::<ReportPipeline>("shop", json!({"spec": {"suspend": false}})).await;
@@ -93,7 +100,12 @@ async fn a_tick_that_was_forbidden_runs_when_the_active_job_ends() {
     in_space("forbid", async |space| {
         // The first run hangs over the next tick, until its timeout.
         let url = silent_server(&space).await;
-        Manifest::new("shop").every_minute().with(json!({"retries": 0, "timeout": "75s"})).reading(&url).apply(&space).await;
+        Manifest::new("shop")
+            .every_minute()
+            .with(json!({"retries": 0, "timeout": "75s"}))
+            .reading(&url)
+            .apply(&space)
+            .await;
         let first = space.wait_scheduled("shop", now(), "Running").await;
         let ended = space.wait_state(&first, "Failed", Duration::from_secs(110)).await;
         let end = ended.status.unwrap().completion_time.unwrap().0;
@@ -101,7 +113,10 @@ async fn a_tick_that_was_forbidden_runs_when_the_active_job_ends() {
         let job: Job = space.api().get(&second).await.unwrap();
         let made = job.metadata.creation_timestamp.unwrap().0;
         let late = made.duration_since(tick("shop", &second).unwrap());
-        assert!(made >= end && late.as_secs() >= 3, "made at {made}, {late} after its tick; the first one ended at {end}");
+        assert!(
+            made >= end && late.as_secs() >= 3,
+            "made at {made}, {late} after its tick; the first one ended at {end}"
+        );
     })
     .await;
 }
@@ -136,7 +151,9 @@ async fn somebody_elses_change_of_the_cron_job_is_undone() {
         space.wait_condition("shop", "Ready", "True", "Scheduled").await;
         space.edit::<CronJob>("shop", json!({"spec": {"schedule": "0 4 * * *", "concurrencyPolicy": "Allow"}})).await;
         let is_back = |cron_job: &CronJob| {
-            cron_job.spec.as_ref().is_some_and(|spec| spec.schedule == "0 3 * * *" && spec.concurrency_policy.as_deref() == Some("Forbid"))
+            cron_job.spec.as_ref().is_some_and(|spec| {
+                spec.schedule == "0 3 * * *" && spec.concurrency_policy.as_deref() == Some("Forbid")
+            })
         };
         space.wait("shop", SOON, "it is as before", is_back).await;
     })
@@ -146,12 +163,19 @@ async fn somebody_elses_change_of_the_cron_job_is_undone() {
 #[tokio::test]
 async fn a_secret_that_is_no_longer_named_leaves_the_cron_job() {
     in_space("unnamed", async |space| {
-        let headers = json!([{"name": "Authorization", "valueFrom": {"secretKeyRef": {"name": "token", "key": "value"}}}]);
-        let mut manifest = Manifest::new("shop").with(json!({"schedule": "0 3 * * *"})).reading("http://127.0.0.1:9/orders.csv");
+        let headers =
+            json!([{"name": "Authorization", "valueFrom": {"secretKeyRef": {"name": "token", "key": "value"}}}]);
+        let mut manifest =
+            Manifest::new("shop").with(json!({"schedule": "0 3 * * *"})).reading("http://127.0.0.1:9/orders.csv");
         manifest.spec["sources"][0]["http"]["headers"] = headers;
         manifest.apply(&space).await;
         let variables = |cron_job: &CronJob| -> Vec<String> {
-            let pod = cron_job.spec.as_ref().and_then(|spec| spec.job_template.spec.as_ref()).and_then(|job| job.template.spec.as_ref()).unwrap();
+            let pod = cron_job
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.job_template.spec.as_ref())
+                .and_then(|job| job.template.spec.as_ref())
+                .unwrap();
             pod.containers[0].env.iter().flatten().map(|variable| variable.name.clone()).collect()
         };
         let named = |cron_job: &CronJob| variables(cron_job).contains(&"SECRET_TOKEN_VALUE".to_owned());

@@ -89,7 +89,10 @@ impl User {
         sh("kubectl", &["label", "namespace", &user.namespace, level], None);
         user.database("app", "testpw");
         user.s3("testkey", "testsecret");
-        psql(&format!("DROP SCHEMA IF EXISTS {0} CASCADE; CREATE SCHEMA {0}; GRANT USAGE ON SCHEMA {0} TO PUBLIC", user.schema()));
+        psql(&format!(
+            "DROP SCHEMA IF EXISTS {0} CASCADE; CREATE SCHEMA {0}; GRANT USAGE ON SCHEMA {0} TO PUBLIC",
+            user.schema()
+        ));
         user
     }
 
@@ -113,7 +116,8 @@ impl User {
 
     /// Sets the Secret with the connection URL.
     pub(crate) fn database(&self, role: &str, password: &str) {
-        let (_, server) = setting("TEST_POSTGRES_URL").split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let (_, server) =
+            setting("TEST_POSTGRES_URL").split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
         self.secret("reporting-db", &json!({"url": format!("postgres://{role}:{password}@{server}?sslmode=disable")}));
     }
 
@@ -237,7 +241,8 @@ impl User {
     pub(crate) fn has_event(&self, name: &str, reason: &str) -> bool {
         let started = Instant::now();
         while started.elapsed() < SOON {
-            let events: Value = serde_json::from_str(&self.kubectl(&["get", "events.events.k8s.io", "-o", "json"])).unwrap();
+            let events: Value =
+                serde_json::from_str(&self.kubectl(&["get", "events.events.k8s.io", "-o", "json"])).unwrap();
             let found = events["items"].as_array().is_some_and(|events| {
                 events.iter().any(|event| event["regarding"]["name"] == name && event["reason"] == reason)
             });

@@ -1,20 +1,24 @@
 //! Runs whose pod does not start: why, in the run's and the pipeline's words, and how they heal.
 
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use report_api::pipeline::ReportPipeline;
 use serde_json::json;
 
-use crate::cluster::{A_TICK, Manifest, OPERATOR, OPERATOR_NAMESPACE, SOON, Space, alone_in_space, condition, in_space, now, wait_operator};
+use crate::cluster::{
+    A_TICK, Manifest, OPERATOR, OPERATOR_NAMESPACE, SOON, Space, alone_in_space, condition, in_space, now,
+    wait_operator,
+};
 
 /// The words are in the run's message, in the pipeline's Ready condition, which stays True, and in an event.
 async fn assert_told(space: &Space, run: &str, words: &str) {
     space.wait_message(run, words).await;
     let told = |pipeline: &ReportPipeline| {
-        condition(pipeline, "Ready").is_some_and(|(status, _, message)| status == "True" && message.contains(words) && message.contains(run))
+        condition(pipeline, "Ready")
+            .is_some_and(|(status, _, message)| status == "True" && message.contains(words) && message.contains(run))
     };
     space.wait("shop", SOON, words, told).await;
     space.wait_event("RunWaits", words).await;
@@ -22,7 +26,8 @@ async fn assert_told(space: &Space, run: &str, words: &str) {
 
 fn with_secret() -> Manifest {
     let mut manifest = Manifest::new("shop").reading("http://127.0.0.1:9/orders.csv").with(json!({"retries": 0}));
-    manifest.spec["sources"][0]["http"]["headers"] = json!([{"name": "Authorization", "valueFrom": {"secretKeyRef": {"name": "token", "key": "value"}}}]);
+    manifest.spec["sources"][0]["http"]["headers"] =
+        json!([{"name": "Authorization", "valueFrom": {"secretKeyRef": {"name": "token", "key": "value"}}}]);
     manifest
 }
 
@@ -100,7 +105,11 @@ async fn a_config_map_that_a_volume_needs_is_told_from_the_pods_events() {
     in_space("volume", async |space| {
         space.apply(&Manifest::new("shop").yaml()).await;
         space.run_now("now", "shop").await;
-        space.wait("now", A_TICK, "it names the ConfigMap", |run| crate::cluster::message_of(run).contains("configmap \"shop-data\" not found")).await;
+        space
+            .wait("now", A_TICK, "it names the ConfigMap", |run| {
+                crate::cluster::message_of(run).contains("configmap \"shop-data\" not found")
+            })
+            .await;
         Manifest::new("shop").apply(&space).await;
         space.wait_state("now", "Succeeded", std::time::Duration::from_secs(150)).await;
     })
@@ -113,7 +122,15 @@ async fn an_image_that_does_not_exist_is_told_and_healed_by_the_next_upgrade() {
         let deployments: Api<Deployment> = Api::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
         let before = deployments.get(OPERATOR).await.unwrap();
         let container = before.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0].clone();
-        let image = container.env.iter().flatten().find(|variable| variable.name == "WORKER_IMAGE").unwrap().value.clone().unwrap();
+        let image = container
+            .env
+            .iter()
+            .flatten()
+            .find(|variable| variable.name == "WORKER_IMAGE")
+            .unwrap()
+            .value
+            .clone()
+            .unwrap();
         let upgrade = async |image: &str| {
             let env = json!([{"name": "WORKER_IMAGE", "value": image}]);
             let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": container.name, "env": env}]}}}});

@@ -60,11 +60,13 @@ impl<'a> SqliteSink<'a> {
 
     /// Refuses rows that do not fit into a table that exists, each column by name. Gives whether it exists and has rows.
     async fn check_target(&self, connection: &mut SqliteConnection, schema: &SchemaRef) -> Result<(bool, bool)> {
-        let columns = sqlx::query("SELECT name, \"notnull\" AS required, dflt_value IS NOT NULL AS filled, pk FROM pragma_table_info(?)")
-            .bind(self.table)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(|e| self.error(e))?;
+        let columns = sqlx::query(
+            "SELECT name, \"notnull\" AS required, dflt_value IS NOT NULL AS filled, pk FROM pragma_table_info(?)",
+        )
+        .bind(self.table)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|e| self.error(e))?;
         if columns.is_empty() {
             return Ok((false, false));
         }
@@ -82,7 +84,10 @@ impl<'a> SqliteSink<'a> {
         }
         for field in schema.fields() {
             if !names.contains(field.name()) {
-                wrong.push(format!("{name} has no column {0}; ALTER TABLE {name} ADD {0}, or leave it out", field.name()));
+                wrong.push(format!(
+                    "{name} has no column {0}; ALTER TABLE {name} ADD {0}, or leave it out",
+                    field.name()
+                ));
             }
         }
         if let SinkMode::Merge { key } = &self.spec.mode
@@ -118,7 +123,9 @@ impl<'a> SqliteSink<'a> {
             return Err(RunError::at(
                 Code::TableNotOwned,
                 &self.spec.field,
-                format!("{name} has rows that no pipeline has written; set adopt: true to take it over, or write to another table"),
+                format!(
+                    "{name} has rows that no pipeline has written; set adopt: true to take it over, or write to another table"
+                ),
             ));
         }
         Ok((true, has_rows))
@@ -175,7 +182,12 @@ impl<'a> SqliteSink<'a> {
         let rows_max = (PARAMETERS_MAX / names.len().max(1)).max(1);
         let marks = format!("({})", vec!["?"; names.len()].join(", "));
         let statement = |count: usize| {
-            format!("INSERT INTO {} ({}) VALUES {}", ident(staging), idents(&names), vec![marks.as_str(); count].join(", "))
+            format!(
+                "INSERT INTO {} ({}) VALUES {}",
+                ident(staging),
+                idents(&names),
+                vec![marks.as_str(); count].join(", ")
+            )
         };
         let full = statement(rows_max);
         let mut total = 0;
@@ -249,11 +261,12 @@ impl Sink for SqliteSink<'_> {
     async fn clean(&mut self, epoch: u64, keep: Option<&PreparedSink>) -> Result<()> {
         let mut connection = self.connection().await?;
         let prefix = self.staging_prefix();
-        let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table' AND instr(name, ?) = 1")
-            .bind(&prefix)
-            .fetch_all(&mut connection)
-            .await
-            .map_err(|e| self.error(e))?;
+        let tables: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table' AND instr(name, ?) = 1")
+                .bind(&prefix)
+                .fetch_all(&mut connection)
+                .await
+                .map_err(|e| self.error(e))?;
         for table in tables {
             let of = table.strip_prefix(&prefix).and_then(|number| number.parse::<u64>().ok());
             if of.is_some_and(|of| of < epoch) && keep.is_none_or(|keep| keep.staging != table) {
@@ -274,7 +287,11 @@ impl Sink for SqliteSink<'_> {
         let mut columns: Vec<String> = Vec::with_capacity(schema.fields().len() + 1);
         for field in schema.fields() {
             let type_ = type_name(field.data_type()).ok_or_else(|| {
-                let message = format!("SQLite can't hold the column {} of type {}; cast it in a model", field.name(), field.data_type());
+                let message = format!(
+                    "SQLite can't hold the column {} of type {}; cast it in a model",
+                    field.name(),
+                    field.data_type()
+                );
                 RunError::at(Code::TypeUnsupported, format!("{}.from", self.spec.field), message)
             })?;
             let not_null = if primary_key.contains(field.name()) { " NOT NULL" } else { "" };
@@ -353,14 +370,16 @@ impl Sink for SqliteSink<'_> {
         .execute(&mut *transaction)
         .await
         .map_err(|e| self.error(e))?;
-        sqlx::query("INSERT OR REPLACE INTO report_operator_tables (table_name, identity, sink, replaces) VALUES (?, ?, ?, ?)")
-            .bind(self.table)
-            .bind(&self.owner.identity)
-            .bind(&prepared.name)
-            .bind(prepared.mode == PreparedMode::ReplaceRows)
-            .execute(&mut *transaction)
-            .await
-            .map_err(|e| self.error(e))?;
+        sqlx::query(
+            "INSERT OR REPLACE INTO report_operator_tables (table_name, identity, sink, replaces) VALUES (?, ?, ?, ?)",
+        )
+        .bind(self.table)
+        .bind(&self.owner.identity)
+        .bind(&prepared.name)
+        .bind(prepared.mode == PreparedMode::ReplaceRows)
+        .execute(&mut *transaction)
+        .await
+        .map_err(|e| self.error(e))?;
         transaction.commit().await.map_err(|e| self.error(e))?;
         let _ = connection.close().await;
         Ok(())
@@ -378,8 +397,14 @@ fn statements(prepared: &PreparedSink, table: &str) -> Vec<String> {
         PreparedMode::Swap | PreparedMode::ReplaceRows => vec![format!("DELETE FROM {table}"), insert, drop],
         PreparedMode::Append => vec![insert, drop],
         PreparedMode::Merge { key } => {
-            let updates: Vec<_> = prepared.columns.iter().filter(|column| !key.contains(column)).map(|column| format!("{0} = excluded.{0}", ident(column))).collect();
-            let action = if updates.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {}", updates.join(", ")) };
+            let updates: Vec<_> = prepared
+                .columns
+                .iter()
+                .filter(|column| !key.contains(column))
+                .map(|column| format!("{0} = excluded.{0}", ident(column)))
+                .collect();
+            let action =
+                if updates.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {}", updates.join(", ")) };
             // WHERE true: without it SQLite takes ON for a join.
             vec![format!("{insert} WHERE true ON CONFLICT ({}) DO {action}", idents(key)), drop]
         }
@@ -460,7 +485,9 @@ fn number(value: f64) -> std::result::Result<f64, String> {
 fn decimal(value: i128, scale: i8) -> std::result::Result<String, String> {
     let digits = value.unsigned_abs().to_string();
     if digits.trim_end_matches('0').len() > DECIMAL_DIGITS_MAX {
-        return Err(format!("a decimal has more than {DECIMAL_DIGITS_MAX} digits, which SQLite would round; cast it to text in a model"));
+        return Err(format!(
+            "a decimal has more than {DECIMAL_DIGITS_MAX} digits, which SQLite would round; cast it to text in a model"
+        ));
     }
     let scale = usize::try_from(scale).unwrap_or(0);
     let padded = format!("{digits:0>width$}", width = scale + 1);
@@ -489,7 +516,8 @@ pub async fn connect(path: &str, field: &str) -> Result<SqliteConnection> {
 /// An error of SQLite in our terms.
 pub fn run_error(error: sqlx::Error, field: &str, target: &str) -> RunError {
     let Some(cause) = error.as_database_error() else {
-        return RunError::at(Code::SinkUnreachable, field, format!("{target} can't be opened or written")).caused_by(error);
+        return RunError::at(Code::SinkUnreachable, field, format!("{target} can't be opened or written"))
+            .caused_by(error);
     };
     // https://www.sqlite.org/rescode.html; the low byte is the primary code.
     let code: i32 = cause.code().and_then(|code| code.parse().ok()).unwrap_or(0);

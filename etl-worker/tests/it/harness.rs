@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 /// A setting that `dev/services env` gives.
 pub(crate) fn setting(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: start the services and run this by `make test-worker`"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: start the services and run this by `make test-worker`"))
 }
 
 /// What no output may show: the passwords that `dev/services` sets, and one that tests make up.
@@ -130,7 +131,11 @@ impl World {
 
     /// Starts a worker, does something with its process id, and waits for its end.
     pub(crate) fn finish_after(&self, mut command: Command, then: impl FnOnce(u32)) -> Ended {
-        let result = command.get_envs().find(|(name, _)| *name == "REPORT_RESULT").and_then(|(_, value)| value).map(PathBuf::from);
+        let result = command
+            .get_envs()
+            .find(|(name, _)| *name == "REPORT_RESULT")
+            .and_then(|(_, value)| value)
+            .map(PathBuf::from);
         let child = command.spawn().unwrap();
         then(child.id());
         Ended::read(&child.wait_with_output().unwrap(), &result.unwrap())
@@ -163,7 +168,9 @@ impl World {
         let mut connection = self.connection().await;
         let sql = sql.replace("{schema}", &self.name);
         // As text, whatever the types: the values as people see them.
-        let wrapped = format!("SELECT array_to_string(ARRAY(SELECT value FROM json_each_text(row_to_json(q))), '|', '∅') FROM ({sql}) AS q");
+        let wrapped = format!(
+            "SELECT array_to_string(ARRAY(SELECT value FROM json_each_text(row_to_json(q))), '|', '∅') FROM ({sql}) AS q"
+        );
         sqlx::query(AssertSqlSafe(wrapped))
             .fetch_all(&mut connection)
             .await
@@ -183,9 +190,13 @@ impl Ended {
     /// How a worker ended. Whatever it said, no password may be in it.
     pub(crate) fn read(output: &Output, result: &Path) -> Self {
         let result = std::fs::read_to_string(result).unwrap_or_default();
-        let output_text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let output_text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         for secret in SECRETS {
-            assert!(!output_text.contains(secret) && !result.contains(secret), "a secret is shown: {output_text}\n{result}");
+            assert!(
+                !output_text.contains(secret) && !result.contains(secret),
+                "a secret is shown: {output_text}\n{result}"
+            );
         }
         Self { code: output.status.code(), result: RunResult::from_json(&result), output: output_text }
     }
@@ -243,7 +254,8 @@ impl World {
         use object_store::ObjectStore;
         let root = self.object(lake);
         let found: Vec<_> = self.bucket().list(Some(&root)).try_collect().await.unwrap();
-        let mut paths: Vec<_> = found.iter().map(|object| object.location.as_ref()[root.as_ref().len() + 1..].to_owned()).collect();
+        let mut paths: Vec<_> =
+            found.iter().map(|object| object.location.as_ref()[root.as_ref().len() + 1..].to_owned()).collect();
         paths.retain(|path| path.ends_with(".parquet"));
         paths.sort();
         paths
@@ -258,8 +270,12 @@ impl World {
     pub(crate) async fn lake_rows(&self, lake: &str) -> Vec<String> {
         let mut rows = Vec::new();
         for file in self.lake_manifest(lake).await["files"].as_array().unwrap() {
-            let partition: Vec<String> =
-                file["partition"].as_object().unwrap().values().map(|value| value.as_str().unwrap_or("∅").to_owned()).collect();
+            let partition: Vec<String> = file["partition"]
+                .as_object()
+                .unwrap()
+                .values()
+                .map(|value| value.as_str().unwrap_or("∅").to_owned())
+                .collect();
             let content = self.get(&format!("{lake}/{}", file["path"].as_str().unwrap())).await;
             let in_file = parquet_rows(content.into());
             assert_eq!(in_file.len() as u64, file["rows"].as_u64().unwrap(), "{file}");
@@ -274,12 +290,17 @@ impl World {
 pub(crate) fn parquet_rows(content: bytes::Bytes) -> Vec<Vec<String>> {
     use arrow::util::display::{ArrayFormatter, FormatOptions};
     let options = FormatOptions::default().with_null("∅");
-    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(content).unwrap().build().unwrap();
+    let reader =
+        parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(content).unwrap().build().unwrap();
     let mut rows = Vec::new();
     for batch in reader {
         let batch = batch.unwrap();
-        let columns: Vec<_> = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
-        rows.extend((0..batch.num_rows()).map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>()));
+        let columns: Vec<_> =
+            batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+        rows.extend(
+            (0..batch.num_rows())
+                .map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>()),
+        );
     }
     rows
 }
@@ -289,7 +310,10 @@ pub(crate) async fn sqlite_rows(path: &Path, sql: &str) -> Vec<String> {
     use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
     use sqlx::{Column, TypeInfo, ValueRef};
     let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.unwrap();
-    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .fetch_all(&mut connection)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
     rows.iter()
         .map(|row| {
             let texts = row.columns().iter().map(|column| {

@@ -45,19 +45,25 @@ async fn the_quickstart_fills_a_file_and_a_folder_without_any_server() {
         for words in ["sales", "yearly-sales", "known-customers"] {
             assert!(output.contains(words), "no {words} in the summary: {output}");
         }
-        assert_eq!(result.checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect::<Vec<_>>(), ["known-customers"]);
+        assert_eq!(
+            result.checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect::<Vec<_>>(),
+            ["known-customers"]
+        );
 
         let sales = sqlite_rows(&database, "SELECT * FROM sales ORDER BY order_id").await;
         assert_eq!(sales.len() as u64, result.sinks[0].rows, "run {n}");
         // The yearly table is the sum of the other one.
         let by_sql = "SELECT year, country, count(*), round(sum(amount), 2) FROM sales GROUP BY 1, 2 ORDER BY 1, 2";
-        let yearly = sqlite_rows(&database, "SELECT year, country, orders, round(amount, 2) FROM yearly_sales ORDER BY 1, 2").await;
+        let yearly =
+            sqlite_rows(&database, "SELECT year, country, orders, round(amount, 2) FROM yearly_sales ORDER BY 1, 2")
+                .await;
         assert_eq!(yearly, sqlite_rows(&database, by_sql).await, "run {n}");
         assert_eq!(sqlite_rows(&database, "SELECT country FROM sales WHERE order_id = 10042").await, ["unknown"]);
         assert_eq!(sqlite_rows(&database, "SELECT count(*) FROM sales WHERE customer_id NOT LIKE '____'").await, ["0"]);
 
         let lake = world.folder.path().join("out/lake/quickstart/sales");
-        let latest: serde_json::Value = serde_json::from_slice(&std::fs::read(lake.join("_report/latest.json")).unwrap()).unwrap();
+        let latest: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(lake.join("_report/latest.json")).unwrap()).unwrap();
         let mut in_lake = 0;
         for file in latest["files"].as_array().unwrap() {
             in_lake += parquet_rows(std::fs::read(lake.join(file["path"].as_str().unwrap())).unwrap().into()).len();
@@ -83,13 +89,21 @@ async fn preview_shows_rows_and_types_and_writes_nothing() {
     let world = World::new().await;
     let manifest = examples().join("quickstart/pipeline.yaml");
     let preview = |name: &str| world.worker(&["preview", manifest.to_str().unwrap(), name, "--rows", "2"], &[]);
-    for (name, words) in [("orders", ["unit_price: Decimal128(8, 2), required", "note: Utf8"]), ("yearly_sales", ["year: Int32", "amount: Decimal128(12, 2)"])] {
+    for (name, words) in [
+        ("orders", ["unit_price: Decimal128(8, 2), required", "note: Utf8"]),
+        ("yearly_sales", ["year: Int32", "amount: Decimal128(12, 2)"]),
+    ] {
         let shown = preview(name);
         assert_eq!(shown.code, Some(0), "{}", shown.output);
         for words in words {
             assert!(shown.output.contains(words), "no {words} in {}", shown.output);
         }
-        assert_eq!(shown.output.lines().filter(|line| line.starts_with("| ") ).count(), 3, "a header and two rows: {}", shown.output);
+        assert_eq!(
+            shown.output.lines().filter(|line| line.starts_with("| ")).count(),
+            3,
+            "a header and two rows: {}",
+            shown.output
+        );
     }
     let typo = preview("yearly_sale");
     assert_eq!(typo.code, Some(10), "{}", typo.output);

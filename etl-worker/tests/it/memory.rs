@@ -19,7 +19,8 @@ impl Group {
             (version_1, "memory.limit_in_bytes")
         } else {
             let root = Path::new("/sys/fs/cgroup");
-            std::fs::write(root.join("cgroup.subtree_control"), "+memory").map_err(|error| format!("no memory controller: {error}"))?;
+            std::fs::write(root.join("cgroup.subtree_control"), "+memory")
+                .map_err(|error| format!("no memory controller: {error}"))?;
             (root, "memory.max")
         };
         let group = Self(root.join(name));
@@ -95,7 +96,11 @@ sinks:
             large = (large.0 + 1, large.1 + cents);
         }
     }
-    let want: Vec<String> = customers.iter().enumerate().map(|(n, (orders, cents))| format!("customer-{n:03}|{orders}|{}", euros(*cents))).collect();
+    let want: Vec<String> = customers
+        .iter()
+        .enumerate()
+        .map(|(n, (orders, cents))| format!("customer-{n:03}|{orders}|{}", euros(*cents)))
+        .collect();
     assert_eq!(world.rows("SELECT customer, orders, amount FROM {schema}.by_customer ORDER BY 1").await, want);
     let want = format!("{}|{}", large.0, euros(large.1));
     assert_eq!(world.rows("SELECT count(*), sum(amount) FROM {schema}.large").await, [want]);

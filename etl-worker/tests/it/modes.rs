@@ -59,7 +59,14 @@ async fn a_primary_key_whose_usual_name_is_taken_gets_another_one() {
     let manifest = world.manifest("p", &spec(&format!("{TABLE}, primaryKey: [id]")));
     for n in 1..3 {
         day(&world, &manifest, n, &["1,Oslo,1.50"]).ok();
-        assert_eq!(world.rows("SELECT count(*) FROM pg_constraint WHERE conrelid = '{schema}.orders'::regclass AND contype = 'p'").await, ["1"]);
+        assert_eq!(
+            world
+                .rows(
+                    "SELECT count(*) FROM pg_constraint WHERE conrelid = '{schema}.orders'::regclass AND contype = 'p'"
+                )
+                .await,
+            ["1"]
+        );
     }
 }
 
@@ -139,7 +146,11 @@ async fn what_depends_on_a_table_survives_its_replacement() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_made_after_the_rows_were_staged_survives_the_commit() {
     let world = World::new().await;
-    let manifest = world.manifest("p", &spec(TABLE).replace("sinks:", "sinks:\n  - {name: first, from: orders, postgres: {{db}, table: '{schema}.first'}}"));
+    let manifest = world.manifest(
+        "p",
+        &spec(TABLE)
+            .replace("sinks:", "sinks:\n  - {name: first, from: orders, postgres: {{db}, table: '{schema}.first'}}"),
+    );
     day(&world, &manifest, 1, &["1,Oslo,1"]).ok();
     // Both are staged for a swap and one is committed; then somebody makes a view on the other.
     world.file("orders.csv", csv(&["2,Bern,2"]));
@@ -157,9 +168,17 @@ async fn a_reader_never_sees_a_missing_empty_or_half_table() {
     const ROWS: u64 = 20_000;
     for by in ["swap", "rows"] {
         let world = World::new().await;
-        let manifest = world.manifest("p", &spec(&format!("{TABLE}, mode: {{replace: {{by: {by}}}}}, primaryKey: [id]")));
+        let manifest =
+            world.manifest("p", &spec(&format!("{TABLE}, mode: {{replace: {{by: {by}}}}}, primaryKey: [id]")));
         // The amounts of run n sum to n times the rows.
-        let content = |n: u64| csv(&(0..ROWS).map(|id| format!("{id},Oslo,{n}")).collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>());
+        let content = |n: u64| {
+            csv(&(0..ROWS)
+                .map(|id| format!("{id},Oslo,{n}"))
+                .collect::<Vec<_>>()
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>())
+        };
         let run = |n: u64| {
             world.file("orders.csv", content(n));
             world.attempt(&manifest, &format!("run-{n}"), &format!("2026-01-{n:02}T00:00:00Z"), &[]).ok();
@@ -172,8 +191,10 @@ async fn a_reader_never_sees_a_missing_empty_or_half_table() {
             let mut connection = world.connection().await;
             let mut seen = BTreeMap::new();
             while !done.load(Ordering::Relaxed) {
-                let (count, sum): (i64, Option<i64>) =
-                    sqlx::query_as(AssertSqlSafe(sql.as_str())).fetch_one(&mut connection).await.unwrap_or_else(|error| panic!("{by}: {error}"));
+                let (count, sum): (i64, Option<i64>) = sqlx::query_as(AssertSqlSafe(sql.as_str()))
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap_or_else(|error| panic!("{by}: {error}"));
                 *seen.entry((count, sum)).or_insert(0_u32) += 1;
             }
             seen
@@ -187,7 +208,8 @@ async fn a_reader_never_sees_a_missing_empty_or_half_table() {
             })
         });
         let rows = ROWS as i64;
-        let wrong: Vec<_> = seen.iter().filter(|((count, sum), _)| *count != rows || !sum.is_some_and(|sum| sum % rows == 0)).collect();
+        let wrong: Vec<_> =
+            seen.iter().filter(|((count, sum), _)| *count != rows || !sum.is_some_and(|sum| sum % rows == 0)).collect();
         assert!(wrong.is_empty(), "{by}: {wrong:?}");
         assert!(seen.len() >= 10, "{by}: the reader saw only {} states", seen.len());
     }
@@ -228,7 +250,10 @@ async fn merge_updates_rows_of_the_same_key_and_adds_the_others() {
     let merged = ["1|Bern|20.00", "1|Oslo|1.00", "2|Oslo|3.00", "3|Rom|∅"];
     assert_eq!(world.rows(ALL).await, merged);
 
-    for (rows, want) in [(["1,Bern,1", "1,Bern,2"], "1 keys (id, city) occur more than once"), (["1,,1", "2,Rom,1"], "1 rows have NULL in the key (id, city)")] {
+    for (rows, want) in [
+        (["1,Bern,1", "1,Bern,2"], "1 keys (id, city) occur more than once"),
+        (["1,,1", "2,Rom,1"], "1 rows have NULL in the key (id, city)"),
+    ] {
         let message = day(&world, &manifest, 3, &rows).failed(12, "key_invalid");
         assert!(message.contains("spec.sinks[0].mode.merge.key") && message.contains(want), "{message}");
         assert_eq!(world.rows(ALL).await, merged);
@@ -252,16 +277,52 @@ async fn merge_of_keys_only_adds_what_is_new() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_does_not_fit_is_refused_by_column() {
     for (table, mode, exit, code, words) in [
-        ("id bigint, city text, amount numeric(10,2)", "merge: {key: [id]}", 12, "schema_mismatch", "CREATE UNIQUE INDEX ON"),
+        (
+            "id bigint, city text, amount numeric(10,2)",
+            "merge: {key: [id]}",
+            12,
+            "schema_mismatch",
+            "CREATE UNIQUE INDEX ON",
+        ),
         ("id bigint, city text", "replace: {}", 12, "schema_mismatch", "has no column amount; ALTER TABLE"),
-        ("id bigint, city text, amount numeric(10,2), booked date NOT NULL", "replace: {}", 12, "schema_mismatch", "booked of"),
+        (
+            "id bigint, city text, amount numeric(10,2), booked date NOT NULL",
+            "replace: {}",
+            12,
+            "schema_mismatch",
+            "booked of",
+        ),
         ("id int, city text, amount numeric(10,2)", "replace: {}", 12, "schema_mismatch", "id is integer in"),
         ("id bigint, city date, amount numeric(10,2)", "append: {}", 12, "schema_mismatch", "city is date in"),
-        ("id bigint GENERATED ALWAYS AS IDENTITY, city text, amount numeric(10,2)", "append: {}", 12, "schema_mismatch", "id is generated in"),
+        (
+            "id bigint GENERATED ALWAYS AS IDENTITY, city text, amount numeric(10,2)",
+            "append: {}",
+            12,
+            "schema_mismatch",
+            "id is generated in",
+        ),
         ("id bigint, city varchar(3), amount numeric(10,2)", "replace: {}", 12, "value_invalid", "too long"),
-        ("id bigint, city text, amount numeric(10,2) CHECK (amount > 5)", "replace: {}", 12, "value_invalid", "check constraint"),
-        ("id bigint, city text CHECK (city <> 'Oslo'), amount numeric(12,2)", "replace: {}", 12, "value_invalid", "check constraint"),
-        ("id bigint, city text NOT NULL, amount numeric(10,2)", "append: {}", 12, "value_invalid", "fill the column in the model"),
+        (
+            "id bigint, city text, amount numeric(10,2) CHECK (amount > 5)",
+            "replace: {}",
+            12,
+            "value_invalid",
+            "check constraint",
+        ),
+        (
+            "id bigint, city text CHECK (city <> 'Oslo'), amount numeric(12,2)",
+            "replace: {}",
+            12,
+            "value_invalid",
+            "check constraint",
+        ),
+        (
+            "id bigint, city text NOT NULL, amount numeric(10,2)",
+            "append: {}",
+            12,
+            "value_invalid",
+            "fill the column in the model",
+        ),
     ] {
         let world = World::new().await;
         world.sql(&format!("CREATE TABLE {{schema}}.orders ({table}); CREATE TABLE {{schema}}.before AS SELECT * FROM {{schema}}.orders")).await;
@@ -287,7 +348,11 @@ async fn a_wider_column_takes_the_rows_and_keeps_its_type() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_rows_replace_rows_only_where_it_is_allowed() {
     let world = World::new().await;
-    for (sink, look) in [(TABLE, "postgres"), ("lake: {url: '{lake}/orders'}", "lake"), ("sqlite: {path: '{folder}/r.db', table: orders}", "sqlite")] {
+    for (sink, look) in [
+        (TABLE, "postgres"),
+        ("lake: {url: '{lake}/orders'}", "lake"),
+        ("sqlite: {path: '{folder}/r.db', table: orders}", "sqlite"),
+    ] {
         let manifest = world.manifest(look, &spec(sink));
         day(&world, &manifest, 1, &["1,Oslo,1"]).ok();
         let message = day(&world, &manifest, 2, &[]).failed(12, "empty_replace");
@@ -403,9 +468,19 @@ async fn sqlite_takes_every_mode() {
     let world = World::new().await;
     let path = world.folder.path().join("r.db");
     let sink = |name: &str, mode: &str| {
-        format!("  - {{name: {name}, from: orders, sqlite: {{path: '{{folder}}/r.db', table: {name}}}, mode: {{{mode}}}}}\n")
+        format!(
+            "  - {{name: {name}, from: orders, sqlite: {{path: '{{folder}}/r.db', table: {name}}}, mode: {{{mode}}}}}\n"
+        )
     };
-    let manifest = world.manifest("p", &format!("{SOURCE}{}{}{}", sink("replaced", "replace: {}"), sink("added", "append: {}"), sink("merged", "merge: {key: [id]}")));
+    let manifest = world.manifest(
+        "p",
+        &format!(
+            "{SOURCE}{}{}{}",
+            sink("replaced", "replace: {}"),
+            sink("added", "append: {}"),
+            sink("merged", "merge: {key: [id]}")
+        ),
+    );
     day(&world, &manifest, 1, &["1,Oslo,1.25", "2,Bern,2"]).ok();
     day(&world, &manifest, 2, &["2,Rom,20", "3,,"]).ok();
     assert_eq!(day(&world, &manifest, 2, &["9,Rom,9"]).ok().state, State::Succeeded, "an attempt after the commit");
@@ -418,15 +493,23 @@ async fn sqlite_takes_every_mode() {
     }
     let message = day(&world, &manifest, 3, &["1,Oslo,1", "1,Bern,1"]).failed(12, "key_invalid");
     assert!(message.contains("occur more than once"), "{message}");
-    assert_eq!(sqlite_rows(&path, "SELECT count(*) FROM sqlite_master WHERE name LIKE '\\_report\\_%' ESCAPE '\\'").await, ["0"]);
+    assert_eq!(
+        sqlite_rows(&path, "SELECT count(*) FROM sqlite_master WHERE name LIKE '\\_report\\_%' ESCAPE '\\'").await,
+        ["0"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_refuses_a_decimal_that_it_would_round() {
     let world = World::new().await;
-    let spec = |columns: &str| format!("sources: [{{name: t, file: {{path: t.csv}}, columns: [{columns}]}}]\nsinks: [{{name: t, from: t, sqlite: {{path: '{{folder}}/r.db', table: t}}}}]");
+    let spec = |columns: &str| {
+        format!(
+            "sources: [{{name: t, file: {{path: t.csv}}, columns: [{columns}]}}]\nsinks: [{{name: t, from: t, sqlite: {{path: '{{folder}}/r.db', table: t}}}}]"
+        )
+    };
     world.file("t.csv", "x\n1234567890.123456\n");
-    let message = world.run(&world.manifest("p", &spec("{name: x, type: 'decimal(20,6)'}"))).failed(12, "type_unsupported");
+    let message =
+        world.run(&world.manifest("p", &spec("{name: x, type: 'decimal(20,6)'}"))).failed(12, "type_unsupported");
     assert!(message.contains("column x") && message.contains("cast it to text"), "{message}");
     world.run(&world.manifest("p", &spec("{name: x, type: string}"))).ok();
     assert_eq!(sqlite_rows(&world.folder.path().join("r.db"), "SELECT x FROM t").await, ["1234567890.123456"]);
@@ -437,7 +520,8 @@ async fn sqlite_merge_into_a_table_without_a_unique_index_says_which_one_to_make
     let world = World::new().await;
     let manifest = world.manifest("p", &spec("sqlite: {path: '{folder}/r.db', table: orders}, mode: {append: {}}"));
     day(&world, &manifest, 1, &["1,Oslo,1"]).ok();
-    let merging = world.manifest("p", &spec("sqlite: {path: '{folder}/r.db', table: orders}, mode: {merge: {key: [id]}}"));
+    let merging =
+        world.manifest("p", &spec("sqlite: {path: '{folder}/r.db', table: orders}, mode: {merge: {key: [id]}}"));
     let message = day(&world, &merging, 2, &["1,Oslo,2"]).failed(12, "schema_mismatch");
     assert!(message.contains("CREATE UNIQUE INDEX") && message.contains("(id)"), "{message}");
 }
@@ -484,7 +568,12 @@ async fn files_of_dead_runs_go_and_files_that_a_kept_manifest_names_stay() {
     world.file("orders.csv", csv(&["2,Oslo,2"]));
     let dead = world.attempt(&manifest, "run-2", "2026-01-02T00:00:00Z", &[("REPORT_CRASH_AT", "after_stage")]);
     assert_eq!(dead.code, None, "{}", dead.output);
-    let orphans: Vec<_> = world.parquet_files("orders").await.into_iter().filter(|path| !first.contains(path) && !path.starts_with("notes")).collect();
+    let orphans: Vec<_> = world
+        .parquet_files("orders")
+        .await
+        .into_iter()
+        .filter(|path| !first.contains(path) && !path.starts_with("notes"))
+        .collect();
     assert_eq!(orphans.len(), 1);
     assert_eq!(world.lake_rows("orders").await, ["1|Oslo|1.00"]);
 

@@ -12,7 +12,12 @@ fn data() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder.canonicalize().unwrap());
     }
-    assert_ne!(std::env::var("REPORT_DATA_REQUIRED").as_deref(), Ok("1"), "REPORT_DATA is not there: {}", folder.display());
+    assert_ne!(
+        std::env::var("REPORT_DATA_REQUIRED").as_deref(),
+        Ok("1"),
+        "REPORT_DATA is not there: {}",
+        folder.display()
+    );
     eprintln!("NOT RUN: REPORT_DATA is not there: {}", folder.display());
     None
 }
@@ -61,7 +66,13 @@ async fn same_lake(world: &World, lake: &str, query: &str) {
     let mut want = world.rows(query).await;
     want.sort();
     let found = world.lake_rows(lake).await;
-    assert!(found == want, "{lake}: {} rows, want {}; first difference: {:?}", found.len(), want.len(), found.iter().zip(&want).find(|(one, other)| one != other));
+    assert!(
+        found == want,
+        "{lake}: {} rows, want {}; first difference: {:?}",
+        found.len(),
+        want.len(),
+        found.iter().zip(&want).find(|(one, other)| one != other)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +126,12 @@ CREATE TABLE {schema}.raw_population AS
          FROM (SELECT sum(population) AS total FROM {schema}.raw_population WHERE year >= 2013 AND year < 2019 GROUP BY year) AS y",
     )
     .await;
-    same_lake(&world, "silver/series", "SELECT year, series_id, period, value::numeric(18,3), footnote_codes FROM {schema}.raw_series").await;
+    same_lake(
+        &world,
+        "silver/series",
+        "SELECT year, series_id, period, value::numeric(18,3), footnote_codes FROM {schema}.raw_series",
+    )
+    .await;
 
     for (sql, want) in [
         ("SELECT count(*), count(DISTINCT series_id), sum(value) FROM {schema}.series", "37881|282|1228663.323"),
@@ -137,8 +153,14 @@ async fn covid_ar_holds_what_sql_over_the_files_says() {
         &world,
         "covid-ar",
         &[
-            ("https://raw.githubusercontent.com/j-e-d/datosvacunas/main/datos_nomivac_covid19_por_fecha_y_dosis.csv", "covid-ar/datos_nomivac_covid19_por_fecha_y_dosis.csv"),
-            ("https://raw.githubusercontent.com/j-e-d/datosvacunas/main/Covid19VacunasAgrupadas.csv", "covid-ar/Covid19VacunasAgrupadas.csv"),
+            (
+                "https://raw.githubusercontent.com/j-e-d/datosvacunas/main/datos_nomivac_covid19_por_fecha_y_dosis.csv",
+                "covid-ar/datos_nomivac_covid19_por_fecha_y_dosis.csv",
+            ),
+            (
+                "https://raw.githubusercontent.com/j-e-d/datosvacunas/main/Covid19VacunasAgrupadas.csv",
+                "covid-ar/Covid19VacunasAgrupadas.csv",
+            ),
         ],
     );
     world.run(&manifest).ok();
@@ -156,9 +178,17 @@ CREATE TABLE {schema}.raw_vaccines (code text, jurisdiction text, vaccine text, 
     same(&world, "doses_by_date", dates).await;
     same(&world, "doses_by_vaccine", "SELECT *, a + b + c + d + e FROM {schema}.raw_vaccines").await;
     same_lake(&world, "covid-ar/doses_by_date", "SELECT date_part('year', applied_on)::int AS year, jurisdiction, applied_on, dose, doses FROM {schema}.raw_dates").await;
-    same_lake(&world, "covid-ar/doses_by_vaccine", "SELECT code, jurisdiction, vaccine, a, b, c, d, e, a + b + c + d + e FROM {schema}.raw_vaccines").await;
+    same_lake(
+        &world,
+        "covid-ar/doses_by_vaccine",
+        "SELECT code, jurisdiction, vaccine, a, b, c, d, e, a + b + c + d + e FROM {schema}.raw_vaccines",
+    )
+    .await;
     for (sql, want) in [
-        ("SELECT count(*), sum(doses), count(DISTINCT jurisdiction) FROM {schema}.doses_by_date", "101223|118950690|24"),
+        (
+            "SELECT count(*), sum(doses), count(DISTINCT jurisdiction) FROM {schema}.doses_by_date",
+            "101223|118950690|24",
+        ),
         ("SELECT min(jurisdiction_code) FROM {schema}.doses_by_vaccine", "02"),
     ] {
         assert_eq!(world.rows(sql).await, [want], "{sql}");

@@ -5,8 +5,8 @@ use report_api::checked::{CheckedSink, SinkMode};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::{Owner, PreparedMode};
 use super::copy::type_name;
+use super::{Owner, PreparedMode};
 use crate::error::{Code, Result, RunError};
 use crate::quote::{ident, literal};
 
@@ -187,8 +187,13 @@ impl Target {
         for field in schema.fields() {
             let wanted = type_name(field.data_type()).unwrap_or_default();
             match self.columns.iter().find(|column| column.name == *field.name()) {
-                None => wrong.push(format!("{name} has no column {0}; ALTER TABLE {name} ADD {0} {wanted}, or leave it out", field.name())),
-                Some(column) if column.generated => wrong.push(format!("{} is generated in {name}; leave it out", column.name)),
+                None => wrong.push(format!(
+                    "{name} has no column {0}; ALTER TABLE {name} ADD {0} {wanted}, or leave it out",
+                    field.name()
+                )),
+                Some(column) if column.generated => {
+                    wrong.push(format!("{} is generated in {name}; leave it out", column.name))
+                }
                 Some(column) if !holds(&column.type_name, field.data_type()) => wrong.push(format!(
                     "{} is {} in {name} but {wanted} in {}; cast it in the model, or change the table",
                     column.name, column.type_name, spec.from
@@ -202,7 +207,8 @@ impl Target {
             }
         }
         if let SinkMode::Merge { key } = &spec.mode {
-            let same = |columns: &Vec<String>| columns.len() == key.len() && key.iter().all(|column| columns.contains(column));
+            let same =
+                |columns: &Vec<String>| columns.len() == key.len() && key.iter().all(|column| columns.contains(column));
             if !self.unique_keys.iter().any(same) {
                 let columns = key.join(", ");
                 wrong.push(format!("{name} has no unique index on ({columns}), which merge needs; CREATE UNIQUE INDEX ON {name} ({columns})"));
@@ -217,7 +223,9 @@ impl Target {
             && !self.dependants
             && self.columns.len() == schema.fields().len()
             && self.columns.iter().zip(schema.fields()).all(|(column, field)| {
-                column.name == *field.name() && !column.generated && type_name(field.data_type()).as_ref() == Some(&column.type_name)
+                column.name == *field.name()
+                    && !column.generated
+                    && type_name(field.data_type()).as_ref() == Some(&column.type_name)
             })
     }
 }
@@ -231,7 +239,9 @@ fn holds(target: &str, type_: &DataType) -> bool {
         if target == "numeric" {
             return true;
         }
-        let Some(arguments) = target.strip_prefix("numeric(").and_then(|rest| rest.strip_suffix(')')) else { return false };
+        let Some(arguments) = target.strip_prefix("numeric(").and_then(|rest| rest.strip_suffix(')')) else {
+            return false;
+        };
         let numbers: Vec<i16> = arguments.split(',').filter_map(|number| number.trim().parse().ok()).collect();
         matches!(numbers[..], [precision, s] if s >= scale && precision - s >= integer_digits)
     };
@@ -279,7 +289,9 @@ pub(super) async fn check_owner(
         return Ok(Err(RunError::at(
             Code::TableNotOwned,
             &spec.field,
-            format!("{name} has rows that no pipeline has written; set adopt: true to take it over, or write to another table"),
+            format!(
+                "{name} has rows that no pipeline has written; set adopt: true to take it over, or write to another table"
+            ),
         )));
     }
     Ok(Ok(()))
@@ -330,7 +342,8 @@ pub(super) fn finish_staging(
             statements.push(if *is_constraint {
                 format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
             } else {
-                let (unique, definition) = definition.strip_prefix("UNIQUE ").map_or(("", definition.as_str()), |rest| ("UNIQUE ", rest));
+                let (unique, definition) =
+                    definition.strip_prefix("UNIQUE ").map_or(("", definition.as_str()), |rest| ("UNIQUE ", rest));
                 format!("CREATE {unique}INDEX {name} ON {table} {definition}")
             });
         }
@@ -369,7 +382,11 @@ pub(super) fn finish_staging(
         }
         for field in schema.fields() {
             if let Some(description) = field.metadata().get("description") {
-                statements.push(format!("COMMENT ON COLUMN {table}.{} IS {}", ident(field.name()), literal(description)));
+                statements.push(format!(
+                    "COMMENT ON COLUMN {table}.{} IS {}",
+                    ident(field.name()),
+                    literal(description)
+                ));
             }
         }
     }
@@ -383,13 +400,23 @@ pub(super) fn index_name(staging: &str, at: usize) -> String {
 }
 
 /// The names of a table's indexes, in the order of [`index_name`], and whether each belongs to a constraint.
-pub(super) async fn index_names(connection: &mut PgConnection, schema: &str, table: &str) -> sqlx::Result<Vec<(String, bool)>> {
+pub(super) async fn index_names(
+    connection: &mut PgConnection,
+    schema: &str,
+    table: &str,
+) -> sqlx::Result<Vec<(String, bool)>> {
     let target = read(connection, schema, table).await?;
-    Ok(target.map(|target| target.indexes.into_iter().map(|(name, is_constraint, _)| (name, is_constraint)).collect()).unwrap_or_default())
+    Ok(target
+        .map(|target| target.indexes.into_iter().map(|(name, is_constraint, _)| (name, is_constraint)).collect())
+        .unwrap_or_default())
 }
 
 /// The name that PostgreSQL itself would give a table's primary key; None if something else in the schema has it.
-pub(super) async fn primary_key_name(connection: &mut PgConnection, schema: &str, table: &str) -> sqlx::Result<Option<String>> {
+pub(super) async fn primary_key_name(
+    connection: &mut PgConnection,
+    schema: &str,
+    table: &str,
+) -> sqlx::Result<Option<String>> {
     let mut end = table.len().min(IDENTIFIER_BYTES_MAX - "_pkey".len());
     while !table.is_char_boundary(end) {
         end -= 1;

@@ -74,10 +74,11 @@ async fn try_commit(
 
     let mut transaction = connection.begin().await?;
     sqlx::query(SWAP_LOCK_TIMEOUT).execute(&mut *transaction).await?;
-    let fence: Option<i64> = sqlx::query_scalar("SELECT epoch FROM report_operator.fences WHERE identity = $1 FOR UPDATE")
-        .bind(&sink.owner.identity)
-        .fetch_optional(&mut *transaction)
-        .await?;
+    let fence: Option<i64> =
+        sqlx::query_scalar("SELECT epoch FROM report_operator.fences WHERE identity = $1 FOR UPDATE")
+            .bind(&sink.owner.identity)
+            .fetch_optional(&mut *transaction)
+            .await?;
     if fence != Some(signed(window.epoch)) {
         return Ok(Err(RunError::at(
             Code::Fenced,
@@ -146,7 +147,8 @@ async fn apply(
                 .filter(|column| !key.contains(column))
                 .map(|column| format!("{0} = excluded.{0}", ident(column)))
                 .collect();
-            let action = if updates.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {}", updates.join(", ")) };
+            let action =
+                if updates.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {}", updates.join(", ")) };
             statements.push(format!("{insert} ON CONFLICT ({}) DO {action}", idents(key)));
             statements.push(drop_staging);
         }
