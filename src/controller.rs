@@ -25,6 +25,7 @@ use kube::api::ListParams;
 use kube::core::{DeserializeGuard, ObjectMeta, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{Action, Config as ApplierConfig, applier};
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
@@ -217,19 +218,28 @@ pub async fn run(
     let (reader, mut writer) = store::<Slot>();
     writer.apply_watcher_event(&Event::Init);
     writer.apply_watcher_event(&Event::InitDone);
-    let queue = queue(receiver, writer).take_until(stop);
+    let slots = Arc::new(Mutex::new(writer));
+    let queue = queue(receiver, Arc::clone(&slots)).take_until(stop);
     let config = ApplierConfig::default().concurrency(CONCURRENCY).debounce(DEBOUNCE);
-    applier(look, on_error, Arc::clone(&context), reader, queue, config).for_each(|_| std::future::ready(())).await;
+    applier(look, on_error, Arc::clone(&context), reader, queue, config)
+        .for_each(|looked| {
+            if let Ok((reference, _)) = looked {
+                forget_if_gone(&reference, &caches, &slots);
+            }
+            std::future::ready(())
+        })
+        .await;
     drop(watches);
 }
 
 /// Names of pipelines, each put into the store from which the applier takes what it reconciles.
 fn queue(
     names: UnboundedReceiver<Key>,
-    mut writer: kube::runtime::reflector::store::Writer<Slot>,
+    slots: Arc<Mutex<Writer<Slot>>>,
 ) -> impl Stream<Item = std::result::Result<ObjectRef<Slot>, std::convert::Infallible>> {
     names.map(move |key| {
         let reference = ObjectRef::new(&key.pipeline).within(&key.namespace);
+        let mut writer = slots.lock().expect("no holder of this lock panics");
         if writer.as_reader().get(&reference).is_none() {
             let metadata =
                 ObjectMeta { name: Some(key.pipeline), namespace: Some(key.namespace), ..Default::default() };
@@ -237,6 +247,17 @@ fn queue(
         }
         Ok(reference)
     })
+}
+
+/// Forgets a name of which nothing is left. News of it go into the caches first and into the queue then, so that a name
+/// that comes back at this moment is not lost.
+fn forget_if_gone(reference: &ObjectRef<Slot>, caches: &Caches, slots: &Mutex<Writer<Slot>>) {
+    let key = Key { namespace: reference.namespace.clone().unwrap_or_default(), pipeline: reference.name.clone() };
+    let mut writer = slots.lock().expect("no holder of this lock panics");
+    if caches.pipelines.get(&key.namespace, &key.pipeline).is_none() && caches.runs.of(&key).is_empty() {
+        let metadata = ObjectMeta { name: Some(key.pipeline), namespace: Some(key.namespace), ..Default::default() };
+        writer.apply_watcher_event(&Event::Delete(Slot { types: None, metadata, _phantom: PhantomData }));
+    }
 }
 
 fn key_of(slot: &Slot) -> Key {

@@ -12,7 +12,6 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
-use report_api::contract::LABEL_PIPELINE;
 use report_api::interval::tick_of_job;
 use report_api::result::cut;
 use report_api::run::Trigger;
@@ -119,7 +118,8 @@ pub async fn pipeline(
         }
     }
     if let Some(name) = questions.tick {
-        observed.tick_taken = holder_of_job(&key.namespace, &name, context).await?;
+        let cron_job_uid = observed.cron_job.as_ref().map_or("", |cron_job| cron_job.meta.uid.as_str());
+        observed.tick_taken = holder_of_job(&key.namespace, &name, cron_job_uid, context).await?;
     }
     Ok(observed)
 }
@@ -159,14 +159,12 @@ async fn events(namespace: &str, uid: &str, context: &Context) -> Result<Option<
     }))
 }
 
-/// Whose a Job is that has the name of a tick, if it is there and is not the pipeline's: those carry its label, and the
-/// caches would have them.
-async fn holder_of_job(namespace: &str, name: &str, context: &Context) -> Result<Option<Taken>> {
+/// Whose a Job is that has the name of a tick, if it is there and is not the CronJob's.
+async fn holder_of_job(namespace: &str, name: &str, cron_job_uid: &str, context: &Context) -> Result<Option<Taken>> {
     let job = Api::<Job>::namespaced(context.client.clone(), namespace)
         .get_opt(name)
         .await
         .map_err(Error::on("get Job", name))?;
-    let foreign =
-        job.filter(|job| !job.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL_PIPELINE)));
-    Ok(foreign.map(|job| Taken { kind: "Job", name: name.into(), owner: Meta::of(&job.metadata).owner }))
+    let foreign = job.map(|job| Meta::of(&job.metadata)).filter(|meta| !meta.is_controlled_by(cron_job_uid));
+    Ok(foreign.map(|meta| Taken { kind: "Job", name: name.into(), owner: meta.owner }))
 }

@@ -419,7 +419,9 @@ mod tests {
 
     #[test]
     fn zones_have_their_names_of_old_too() {
-        for zone in ["UTC", "GMT", "Etc/GMT+5", "US/Eastern", "EST5EDT", "America/Argentina/ComodRivadavia", "Asia/Calcutta"] {
+        for zone in
+            ["UTC", "GMT", "Etc/GMT+5", "US/Eastern", "EST5EDT", "America/Argentina/ComodRivadavia", "Asia/Calcutta"]
+        {
             assert!(Schedule::parse("@daily", zone).is_ok(), "{zone}");
         }
     }

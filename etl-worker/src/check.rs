@@ -50,8 +50,10 @@ impl Observer {
             for (at, column) in columns.iter().enumerate() {
                 let Ok(position) = schema.index_of(column) else {
                     let names = schema.fields().iter().map(|f| f.name().as_str());
-                    let near = report_api::problem::near(column, names.clone())
-                        .map_or_else(|| format!("it has {}", names.collect::<Vec<_>>().join(", ")), |near| format!("did you mean {near}?"));
+                    let near = report_api::problem::near(column, names.clone()).map_or_else(
+                        || format!("it has {}", names.collect::<Vec<_>>().join(", ")),
+                        |near| format!("did you mean {near}?"),
+                    );
                     let place = format!("{}.{option}[{at}]", check.field);
                     return Err(RunError::at(Code::SqlInvalid, place, format!("there is no column {column}; {near}")));
                 };
@@ -126,11 +128,8 @@ pub async fn all(checks: &[CheckedCheck], tables: &Tables<'_>) -> Result<Vec<Che
 
 /// An error that names every check of severity `error` that does not hold.
 pub fn verdict(checks: &[CheckedCheck], results: &[CheckResult]) -> Result<()> {
-    let failed: Vec<_> = checks
-        .iter()
-        .zip(results)
-        .filter(|(_, result)| !result.passed && result.severity == Severity::Error)
-        .collect();
+    let failed: Vec<_> =
+        checks.iter().zip(results).filter(|(_, result)| !result.passed && result.severity == Severity::Error).collect();
     let Some((first, _)) = failed.first() else { return Ok(()) };
     let words: Vec<_> = failed
         .iter()

@@ -164,11 +164,10 @@ fn request(args: &RunArgs, manifest: &Manifest, env: &Env) -> Result<Request> {
         (_, None, Some(tick)) => Wanted::Tick(tick),
         (_, None, None) => Wanted::Until(env.now()),
     };
-    let schedule_epoch = env
-        .variable(contract::ENV_SCHEDULE_EPOCH)
-        .map(str::parse)
-        .transpose()
-        .map_err(|error: jiff::Error| RunError::new(Code::ManifestInvalid, contract::ENV_SCHEDULE_EPOCH).caused_by(error))?;
+    let schedule_epoch =
+        env.variable(contract::ENV_SCHEDULE_EPOCH).map(str::parse).transpose().map_err(|error: jiff::Error| {
+            RunError::new(Code::ManifestInvalid, contract::ENV_SCHEDULE_EPOCH).caused_by(error)
+        })?;
     Ok(Request {
         identity: manifest.identity(env.variable(contract::ENV_INSTALLATION)),
         run_id: env.variable(contract::ENV_RUN_ID).map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned),
@@ -203,7 +202,8 @@ async fn preview_command(path: &Path, name: &str, rows_max: usize) -> Result<()>
     let names: Vec<_> = names(&checked).map(str::to_owned).collect();
     if !names.iter().any(|other| other == name) {
         let near = report_api::problem::near(name, names.iter().map(String::as_str));
-        let remedy = near.map_or_else(|| format!("there are {}", names.join(", ")), |near| format!("did you mean {near}?"));
+        let remedy =
+            near.map_or_else(|| format!("there are {}", names.join(", ")), |near| format!("did you mean {near}?"));
         return Err(RunError::new(Code::ManifestInvalid, format!("no source or model is called {name}; {remedy}")));
     }
     // As if one sink wanted it and nothing were checked.
@@ -235,16 +235,24 @@ async fn preview_command(path: &Path, name: &str, rows_max: usize) -> Result<()>
 }
 
 fn names(checked: &Checked) -> impl Iterator<Item = &str> {
-    checked.sources.iter().map(|source| source.name.as_str()).chain(checked.models.iter().map(|model| model.name.as_str()))
+    checked
+        .sources
+        .iter()
+        .map(|source| source.name.as_str())
+        .chain(checked.models.iter().map(|model| model.name.as_str()))
 }
 
 /// What this process is given: its variables, the folder beside the manifest, its memory.
 fn environment(manifest: &Path, progress: Arc<dyn Progress>) -> Result<Env> {
-    let variables: BTreeMap<String, String> = std::env::vars().collect();
+    // A value that is no UTF-8 is taken for missing, which the error about that Secret then says.
+    let variables: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
     let beside = manifest.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let files = variables.get(contract::ENV_FILES).map_or_else(|| beside.to_owned(), PathBuf::from);
     let scratch = variables.get(contract::ENV_SCRATCH).map_or_else(std::env::temp_dir, PathBuf::from);
-    let scratch_bytes = variables.get(contract::ENV_SCRATCH_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or(SCRATCH_BYTES);
+    let scratch_bytes =
+        variables.get(contract::ENV_SCRATCH_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or(SCRATCH_BYTES);
     Env::new(variables, files, &scratch, scratch_bytes, memory::planned_bytes(), progress)
 }
 
@@ -254,7 +262,7 @@ fn progress() -> Arc<dyn Progress> {
 
 async fn asked_to_stop() -> RunError {
     use tokio::signal::unix::{SignalKind, signal};
-    let stopped = || RunError::new(Code::Stopped, "the worker was asked to stop; nothing was committed half");
+    let stopped = || RunError::new(Code::Stopped, "the worker was asked to stop; the next attempt goes on from here");
     match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(mut terminate), Ok(mut interrupt)) => {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
@@ -277,4 +285,3 @@ fn complain(error: &RunError) {
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
-

@@ -44,7 +44,8 @@ impl Env {
         let scratch = std::fs::create_dir_all(scratch)
             .and_then(|()| tempfile::Builder::new().prefix("run-").tempdir_in(scratch))
             .map_err(|error| {
-                RunError::new(Code::DiskExceeded, format!("can't make a folder in {}", scratch.display())).caused_by(error)
+                RunError::new(Code::DiskExceeded, format!("can't make a folder in {}", scratch.display()))
+                    .caused_by(error)
             })?;
         Ok(Self {
             variables,
@@ -86,7 +87,7 @@ impl Env {
                 Code::SecretInvalid,
                 field,
                 format!(
-                    "the key {} of the Secret {} has no value here; set it, or on a laptop the variable {variable}",
+                    "the key {} of the Secret {} has no value here that is text; set it, or on a laptop the variable {variable}",
                     key.key, key.name
                 ),
             )

@@ -16,14 +16,6 @@ impl Progress for Log {
     }
 }
 
-/// Says nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
-
-impl Progress for Silent {
-    fn step(&self, _: &'static str, _: &str, _: &str) {}
-}
-
 /// Says it to a person: one line per step.
 #[derive(Debug)]
 pub struct Terminal {

@@ -35,6 +35,8 @@ const LOCK: SignedDuration = SignedDuration::from_secs(60);
 pub const RENEWAL: std::time::Duration = std::time::Duration::from_secs(15);
 /// Committed intervals kept apart; adjacent ones are one.
 const INTERVALS_MAX: usize = 1000;
+/// The version of the document's format.
+const FORMAT: u32 = 1;
 /// How often a change is tried against others that change the document at the same time.
 const CONFLICTS_MAX: usize = 20;
 
@@ -51,6 +53,8 @@ pub trait Store: Send + Sync {
     async fn keep_result(&self, run_id: &str, result: &str) -> Result<()>;
     /// What it is, for messages.
     fn name(&self) -> String;
+    /// What a person does to make the ledger forget what a run has prepared.
+    fn how_to_forget(&self) -> String;
 }
 
 /// The document.
@@ -176,7 +180,14 @@ impl Ledger {
                     format!("the run {} of this pipeline is under way; this one waits for its end", lock.run_id),
                 ));
             }
-            state.format = 1;
+            if state.format > FORMAT {
+                return Err(RunError::at(
+                    Code::ManifestInvalid,
+                    field,
+                    format!("the ledger in {} was written by a newer worker; use that version", store.name()),
+                ));
+            }
+            state.format = FORMAT;
             state.epoch += 1;
             state.lock = Some(Lock { run_id: run_id.into(), epoch: state.epoch, expires: now + LOCK });
             if state.attempt.as_ref().is_none_or(|attempt| attempt.run_id != run_id) {
@@ -230,6 +241,11 @@ impl Ledger {
         self.change(|state, _| state.prepared = None).await
     }
 
+    /// What a person does to make the ledger forget what a run has prepared.
+    pub fn how_to_forget(&self) -> String {
+        self.store.how_to_forget()
+    }
+
     /// Records that all sinks have committed.
     pub async fn commit(&self, commit: Commit) -> Result<()> {
         self.change(|state, _| {
@@ -266,8 +282,9 @@ impl Ledger {
             }
             // Somebody else wrote: another run that took over, or this one, whose answer got lost on its way.
             let (version, state) = read(&*self.store).await?;
-            let is_ours = state.lock.as_ref().is_some_and(|lock| lock.run_id == self.run_id && lock.epoch == held.1.epoch)
-                || state == next;
+            let is_ours =
+                state.lock.as_ref().is_some_and(|lock| lock.run_id == self.run_id && lock.epoch == held.1.epoch)
+                    || state == next;
             if !is_ours {
                 return Err(RunError::at(
                     Code::Fenced,

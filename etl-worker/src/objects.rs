@@ -7,7 +7,9 @@ use futures::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig};
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig, UpdateVersion,
+};
 use url::Url;
 
 use crate::env::Env;
@@ -118,6 +120,37 @@ impl Folder {
         }
     }
 
+    /// Writes an object unless what is there makes it unnecessary. S3 promises that nobody writes in between; a file
+    /// system has no such promise, and a moment between look and write.
+    pub async fn put_unless(
+        &self,
+        relative: &str,
+        content: Vec<u8>,
+        unnecessary: impl Fn(&[u8]) -> bool,
+    ) -> Result<()> {
+        let path = self.path(relative);
+        loop {
+            let mode = match self.store.get(&path).await {
+                Ok(found) => {
+                    let version =
+                        UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+                    if unnecessary(&found.bytes().await.map_err(|e| self.error(e))?) {
+                        return Ok(());
+                    }
+                    PutMode::Update(version)
+                }
+                Err(object_store::Error::NotFound { .. }) => PutMode::Create,
+                Err(error) => return Err(self.error(error)),
+            };
+            match self.store.put_opts(&path, content.clone().into(), PutOptions::from(mode)).await {
+                Ok(_) => return Ok(()),
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+                Err(object_store::Error::NotImplemented { .. }) => return self.put(relative, content).await,
+                Err(error) => return Err(self.error(error)),
+            }
+        }
+    }
+
     /// Removes an object; one that is not there is no error.
     pub async fn remove(&self, relative: &str) -> Result<()> {
         match self.store.delete(&self.path(relative)).await {
@@ -206,6 +239,9 @@ fn s3(bucket: &str, env: &Env) -> object_store::Result<object_store::aws::Amazon
             max_retries: RETRIES_MAX,
             retry_timeout: std::time::Duration::from_secs(RETRY_SECONDS_MAX),
         });
+    if env.variable("AWS_REGION").or(env.variable("AWS_DEFAULT_REGION")).is_none() {
+        builder = builder.with_region("us-east-1");
+    }
     let mut options = ClientOptions::new();
     for (name, value) in env.variables().filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty()) {
         if name == "AWS_ALLOW_HTTP" {

@@ -91,7 +91,9 @@ pub async fn run(
     if let (Wanted::Tick(tick), Some(since)) = (request.wanted, request.schedule_epoch)
         && tick < since
     {
-        report.skip(format!("the schedule has changed or was resumed at {since}, after this tick; the next run covers it"));
+        report.skip(format!(
+            "the schedule has changed or was resumed at {since}, after this tick; the next run covers it"
+        ));
         return Ok(());
     }
     let store = open_store(request, checked, env).await?;
@@ -130,7 +132,13 @@ pub fn finish(report: &mut Report, outcome: &Result<()>, env: &Env) {
 }
 
 /// Everything that is done under the lock.
-async fn with_lock(request: &Request, checked: &Checked, env: &Env, report: &mut Report, ledger: &Ledger) -> Result<()> {
+async fn with_lock(
+    request: &Request,
+    checked: &Checked,
+    env: &Env,
+    report: &mut Report,
+    ledger: &Ledger,
+) -> Result<()> {
     let owner = Owner { identity: request.identity.clone() };
     let mut sinks = Vec::with_capacity(checked.sinks.len());
     for spec in &checked.sinks {
@@ -236,18 +244,33 @@ async fn complete(checked: &Checked, sinks: &mut [Box<dyn Sink + '_>], ledger: &
     if !any {
         return ledger.forget().await;
     }
-    env.progress.step("plan", "recovery", &format!("run {} had committed some of its sinks; the others follow", prepared.run_id));
-    commit(&prepared, checked, sinks, ledger, env).await?;
+    env.progress.step(
+        "plan",
+        "recovery",
+        &format!("run {} had committed some of its sinks; the others follow", prepared.run_id),
+    );
+    commit(&prepared, checked, sinks, ledger, env).await.map_err(|error| stuck(error, &prepared, ledger))?;
     Ok(())
+}
+
+/// A commit that can never succeed must not keep the pipeline from going on for ever: the message says how to let go.
+fn stuck(mut error: RunError, prepared: &Prepared, ledger: &Ledger) -> RunError {
+    if error.code.class().is_final() {
+        error.message = format!(
+            "the run {} has committed some of its sinks, and this one refuses: {}. Remove the cause, and the next run \
+             completes it; or give this sink's rows of {} up: {}",
+            prepared.run_id,
+            error.message,
+            prepared.interval,
+            ledger.how_to_forget()
+        );
+    }
+    error
 }
 
 /// The sink of today's manifest that staged this. None if the manifest has dropped it or sends it elsewhere.
 fn position(checked: &Checked, sinks: &[Box<dyn Sink + '_>], staged: &PreparedSink) -> Option<usize> {
-    checked
-        .sinks
-        .iter()
-        .zip(sinks)
-        .position(|(spec, sink)| spec.name == staged.name && sink.target() == staged.target)
+    checked.sinks.iter().zip(sinks).position(|(spec, sink)| spec.name == staged.name && sink.target() == staged.target)
 }
 
 /// Commits every sink from what is staged, then writes that into the ledger.
@@ -262,7 +285,11 @@ async fn commit(
     let mut results = Vec::with_capacity(prepared.sinks.len());
     for (at, staged) in prepared.sinks.iter().enumerate() {
         let Some(sink) = position(checked, sinks, staged).map(|at| &mut sinks[at]) else {
-            tracing::warn!(sink = staged.name, target = staged.target, "the manifest no longer has a sink that a dead run had staged; it is left out");
+            tracing::warn!(
+                sink = staged.name,
+                target = staged.target,
+                "the manifest no longer has a sink that a dead run had staged; it is left out"
+            );
             continue;
         };
         crash::point(&format!("before_commit_{at}"));
@@ -286,7 +313,9 @@ async fn commit(
 
 fn mode_name(staged: &PreparedSink) -> &'static str {
     match staged.mode {
-        sink::PreparedMode::Swap | sink::PreparedMode::ReplaceRows => "replace",
+        sink::PreparedMode::Swap | sink::PreparedMode::ReplaceRows | sink::PreparedMode::ReplaceByKey { .. } => {
+            "replace"
+        }
         sink::PreparedMode::Append => "append",
         sink::PreparedMode::Merge { .. } => "merge",
     }
@@ -313,8 +342,12 @@ async fn interval(
     let interval = match request.wanted {
         Wanted::Exactly(interval) => interval,
         Wanted::Tick(end) | Wanted::Until(end) => {
-            let previous_tick =
-                || checked.schedule.as_ref().and_then(|schedule| schedule.latest_at_or_before(end - jiff::SignedDuration::from_micros(1)));
+            let previous_tick = || {
+                checked
+                    .schedule
+                    .as_ref()
+                    .and_then(|schedule| schedule.latest_at_or_before(end - jiff::SignedDuration::from_micros(1)))
+            };
             let start = until.or_else(previous_tick).unwrap_or(Timestamp::UNIX_EPOCH);
             if end <= start {
                 report.skip(format!("everything up to {start} is committed already"));
@@ -331,7 +364,9 @@ async fn interval(
         return Err(RunError::at(
             Code::IntervalOverlaps,
             "spec.sinks",
-            format!("{interval} overlaps {overlap}, which is committed, and a sink appends; ask for the part that is missing"),
+            format!(
+                "{interval} overlaps {overlap}, which is committed, and a sink appends; ask for the part that is missing"
+            ),
         ));
     }
     Ok(Some(interval))
@@ -369,7 +404,10 @@ async fn decide(checked: &Checked, tables: &Tables<'_>, report: &mut Report, env
 async fn discard(sinks: &mut [Box<dyn Sink + '_>], epoch: u64, error: RunError) -> RunError {
     for sink in sinks {
         if let Err(also) = sink.clean(epoch + 1, None).await {
-            tracing::warn!(code = also.code.as_str(), "what was staged could not be removed; the next run removes it: {also}");
+            tracing::warn!(
+                code = also.code.as_str(),
+                "what was staged could not be removed; the next run removes it: {also}"
+            );
         }
     }
     error
@@ -411,7 +449,9 @@ async fn keep_lock(ledger: &Ledger) -> RunError {
         tokio::time::sleep(ledger::RENEWAL).await;
         match ledger.renew().await {
             Err(error) if error.code == Code::Fenced => return error,
-            Err(error) => tracing::warn!(code = error.code.as_str(), "the lock could not be renewed; trying again: {error}"),
+            Err(error) => {
+                tracing::warn!(code = error.code.as_str(), "the lock could not be renewed; trying again: {error}")
+            }
             Ok(()) => {}
         }
     }
@@ -426,6 +466,8 @@ async fn past_deadline(ledger: &Ledger, timeout_seconds: u64, env: &Env) -> RunE
     RunError::at(
         Code::TimeoutExceeded,
         "spec.timeout",
-        format!("the run has taken {timeout_seconds} s over all its attempts; raise the timeout, or make the run smaller"),
+        format!(
+            "the run has taken {timeout_seconds} s over all its attempts; raise the timeout, or make the run smaller"
+        ),
     )
 }

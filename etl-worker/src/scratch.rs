@@ -25,8 +25,7 @@ pub(crate) async fn write(path: &Path, schema: SchemaRef, mut rows: RowStream, f
         .set_compression(Compression::SNAPPY)
         .set_statistics_enabled(EnabledStatistics::None)
         .build();
-    let mut writer =
-        AsyncArrowWriter::try_new(file, schema, Some(properties)).map_err(|error| failed(error.into()))?;
+    let mut writer = AsyncArrowWriter::try_new(file, schema, Some(properties)).map_err(|error| failed(error.into()))?;
     let mut count = 0;
     while let Some(batch) = rows.try_next().await? {
         count += batch.num_rows() as u64;

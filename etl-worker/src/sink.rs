@@ -99,6 +99,11 @@ pub enum PreparedMode {
     Swap,
     /// The rows go and others come.
     ReplaceRows,
+    /// The rows take the place of all rows, one by one by their key, for tables that others refer to.
+    ReplaceByKey {
+        /// The columns that tell rows apart.
+        key: Vec<String>,
+    },
     /// Rows are added.
     Append,
     /// Rows with the same key go.

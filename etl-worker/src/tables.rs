@@ -12,8 +12,8 @@ use std::task::Poll;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::streaming::StreamingTable;
-use datafusion::datasource::empty::EmptyTable;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
@@ -55,8 +55,12 @@ impl<'a> Tables<'a> {
     /// Plans all SQL without reading any input. Gives the names of sources and models whose columns can't be known so.
     pub async fn plan(context: SessionContext, checked: &'a Checked, env: &'a Env) -> Result<Vec<String>> {
         let mut known = checked.clone();
-        let mut unknown: Vec<String> =
-            checked.sources.iter().filter(|source| source.columns.is_empty()).map(|source| source.name.clone()).collect();
+        let mut unknown: Vec<String> = checked
+            .sources
+            .iter()
+            .filter(|source| source.columns.is_empty())
+            .map(|source| source.name.clone())
+            .collect();
         for model in &checked.models {
             if model.reads.iter().any(|name| unknown.contains(name)) {
                 unknown.push(model.name.clone());
@@ -68,9 +72,17 @@ impl<'a> Tables<'a> {
             CheckRule::Sql { reads, .. } => reads.iter().any(|name| unknown.contains(name)),
             rule => unknown.iter().any(|name| rule.watches(name)),
         });
-        let needed = known.sources.iter().map(|s| s.name.clone()).chain(known.models.iter().map(|m| m.name.clone())).collect();
-        let mut tables =
-            Tables { context, checked: &known, env, needed, readers: HashMap::new(), observers: BTreeMap::new(), inputs: BTreeMap::new() };
+        let needed =
+            known.sources.iter().map(|s| s.name.clone()).chain(known.models.iter().map(|m| m.name.clone())).collect();
+        let mut tables = Tables {
+            context,
+            checked: &known,
+            env,
+            needed,
+            readers: HashMap::new(),
+            observers: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+        };
         for source in known.sources.iter().filter(|source| !source.columns.is_empty()) {
             let schema = decode::contract_schema(source);
             tables.observer(&source.name, &source.field).know(&schema)?;
@@ -108,7 +120,8 @@ impl<'a> Tables<'a> {
 
         for (source, table) in sources {
             let schema = Arc::clone(&table.schema);
-            let provider = StreamingTable::try_new(schema, vec![Arc::new(table)]).map_err(|e| sql_error(e, &source.field))?;
+            let provider =
+                StreamingTable::try_new(schema, vec![Arc::new(table)]).map_err(|e| sql_error(e, &source.field))?;
             self.register(&source.name, Arc::new(provider), &source.field)?;
             if self.must_keep(&source.name) {
                 self.keep(&source.name, &source.field, None).await?;
@@ -206,7 +219,8 @@ impl<'a> Tables<'a> {
         for check in &self.checked.checks {
             match &check.rule {
                 CheckRule::Sql { sql, .. } => {
-                    let frame = self.context.sql(sql).await.map_err(|e| sql_error(e, &format!("{}.sql", check.field)))?;
+                    let frame =
+                        self.context.sql(sql).await.map_err(|e| sql_error(e, &format!("{}.sql", check.field)))?;
                     self.readers_in(frame.logical_plan());
                 }
                 CheckRule::Unique { on, .. } => *self.readers.entry(on.clone()).or_default() += 1,
@@ -259,7 +273,8 @@ impl<'a> Tables<'a> {
         let stream = frame.execute_stream().await.map_err(|e| sql_error(e, field))?;
         let rows = scratch::write(&path, schema, observed(stream, observer, field), field).await?;
         self.env.progress.step("transform", name, &format!("{rows} rows"));
-        let text = path.to_str().ok_or_else(|| RunError::new(Code::Internal, "the scratch folder's name is not UTF-8"))?;
+        let text =
+            path.to_str().ok_or_else(|| RunError::new(Code::Internal, "the scratch folder's name is not UTF-8"))?;
         let options = ParquetReadOptions::default();
         self.context.deregister_table(quote::ident(name)).map_err(|e| sql_error(e, field))?;
         self.context.register_parquet(quote::ident(name), text, options).await.map_err(|e| sql_error(e, field))?;

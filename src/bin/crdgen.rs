@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // In a folder of its own: `kubectl apply -f crds/` reads JSON files too.
     write(
         &out.join("kustomize/openapi.json"),
-        &(serde_json::to_string_pretty(&json!({"definitions": openapi}))? + "\n"),
+        &(serde_json::to_string_pretty(&json!({"$comment": MADE_BY, "definitions": openapi}))? + "\n"),
     )?;
     Ok(())
 }

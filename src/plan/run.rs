@@ -60,6 +60,10 @@ pub fn runs(scene: &Scene, epoch: Option<&ScheduleEpoch>, plan: &mut Plan) -> Ve
     observed.sort_by(|a, b| (a.meta.created, &a.meta.name).cmp(&(b.meta.created, &b.meta.name)));
     for run in observed {
         let ours = run.meta.is_controlled_by(&scene.pipeline.meta.uid);
+        // A record of a former pipeline of this name goes with that one.
+        if is_record(run) && !ours {
+            continue;
+        }
         let own = scene.jobs.get(run.meta.name.as_str()).filter(|own| own.scheduled == ours);
         let superseded = run.status.state == Some(RunState::Superseded);
         let status = if superseded || !run.status.state.is_some_and(RunState::is_final) {
@@ -82,6 +86,11 @@ pub fn runs(scene: &Scene, epoch: Option<&ScheduleEpoch>, plan: &mut Plan) -> Ve
     }
     known.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
     known
+}
+
+/// Whether the operator made the run, for this pipeline or for a former one of its name.
+fn is_record(run: &RunView) -> bool {
+    run.meta.owner.as_ref().is_some_and(|owner| owner.kind == "ReportPipeline")
 }
 
 /// How a run that has not ended goes. None if it is one that still waits for its Job to be made.
@@ -317,9 +326,13 @@ fn record(scene: &Scene, known: &mut Vec<Known>, plan: &mut Plan) {
         }
     }
     if let (Some(taken), Some(cron_job)) = (&scene.observed.tick_taken, scene.cron_job)
-        && !is_recorded(&taken.name)
         && let Some(tick) = tick_of_job(&meta.name, &taken.name)
+        && cron_job.last_schedule.is_none_or(|last| last < tick)
     {
+        plan.writes.push(Write::MoveLastSchedule { name: meta.name.clone(), uid: cron_job.meta.uid.clone(), to: tick });
+        if is_recorded(&taken.name) {
+            return;
+        }
         let words = format!(
             "the run did not start, because a Job {} exists that is not this pipeline's; delete it; the next run covers the time of this one",
             taken.name
@@ -334,7 +347,6 @@ fn record(scene: &Scene, known: &mut Vec<Known>, plan: &mut Plan) {
             ..Default::default()
         };
         add(&taken.name, tick, status, plan);
-        plan.writes.push(Write::MoveLastSchedule { name: meta.name.clone(), uid: cron_job.meta.uid.clone(), to: tick });
     }
 }
 
@@ -394,9 +406,10 @@ fn admit(scene: &Scene, run: &RunView, active: &mut Option<String>, plan: &mut P
 pub fn without_pipeline(observed: &Observed, now: Timestamp, plan: &mut Plan) {
     let Some(key) = &observed.key else { return };
     let jobs = own_jobs(observed, None);
-    for run in
-        observed.runs.iter().filter(|run| run.meta.owner.is_none() && !run.status.state.is_some_and(RunState::is_final))
-    {
+    // The pipeline's own records go with it.
+    let waiting =
+        observed.runs.iter().filter(|run| !is_record(run) && !run.status.state.is_some_and(RunState::is_final));
+    for run in waiting {
         let own = jobs.get(run.meta.name.as_str());
         if let Some(own) = own.filter(|own| !own.job.is_active()) {
             let status = follow_job(Some(run), own, observed, now, plan);

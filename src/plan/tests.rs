@@ -196,7 +196,7 @@ fn a_foreign_job_with_the_name_of_a_tick_is_told_and_the_schedule_goes_on() {
     assert_eq!(super::questions(&scenario.observed, now).tick.as_deref(), Some("daily-30064500"));
     scenario.observed.tick_taken = Some(super::Taken { kind: "Job", name: "daily-30064500".into(), owner: None });
     let (scenario, kinds) = scenario.settle_with(now);
-    assert_eq!(kinds, ["create_run", "move_last_schedule", "status"]);
+    assert_eq!(kinds, ["move_last_schedule", "create_run", "status"]);
     assert_eq!(scenario.state("daily-30064500"), Some(RunState::Failed));
     assert_condition(&scenario, "LastRunSucceeded", "False", "NameTaken");
     assert_eq!(scenario.observed.cron_job.as_ref().unwrap().last_schedule, Some(at("2027-03-01T03:00:00Z")));

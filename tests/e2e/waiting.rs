@@ -1,10 +1,8 @@
 //! Runs whose pod does not start: why, in the run's and the pipeline's words, and how they heal.
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ResourceQuota;
-use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::DeleteParams;
 use report_api::pipeline::ReportPipeline;
 use serde_json::json;
 
@@ -12,6 +10,7 @@ use crate::cluster::{
     A_TICK, Manifest, OPERATOR, OPERATOR_NAMESPACE, SOON, Space, alone_in_space, condition, in_space, now,
     wait_operator,
 };
+use crate::user::sh;
 
 /// The words are in the run's message, in the pipeline's Ready condition, which stays True, and in an event.
 async fn assert_told(space: &Space, run: &str, words: &str) {
@@ -119,30 +118,20 @@ async fn a_config_map_that_a_volume_needs_is_told_from_the_pods_events() {
 #[tokio::test]
 async fn an_image_that_does_not_exist_is_told_and_healed_by_the_next_upgrade() {
     alone_in_space("image", async |space| {
-        let deployments: Api<Deployment> = Api::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
-        let before = deployments.get(OPERATOR).await.unwrap();
-        let container = before.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0].clone();
-        let image = container
-            .env
-            .iter()
-            .flatten()
-            .find(|variable| variable.name == "WORKER_IMAGE")
-            .unwrap()
-            .value
-            .clone()
-            .unwrap();
-        let upgrade = async |image: &str| {
-            let env = json!([{"name": "WORKER_IMAGE", "value": image}]);
-            let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": container.name, "env": env}]}}}});
-            deployments.patch(OPERATOR, &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
-            wait_operator(&space.client).await;
-        };
+        let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/report-operator");
+        let upgrade = ["upgrade", OPERATOR, chart, "--namespace", OPERATOR_NAMESPACE, "--reuse-values", "--wait"];
+        let wrong = ["--set", "worker.image.repository=127.0.0.1:9/etl-worker,worker.image.tag=nope"];
+        // An upgrade with a wrong value, and its taking back, as an administrator has them.
+        let spoil = move || sh("helm", &[upgrade.as_slice(), &wrong].concat(), None);
+        let repair = || sh("helm", &["rollback", OPERATOR, "--namespace", OPERATOR_NAMESPACE, "--wait"], None);
         Manifest::new("shop").apply(&space).await;
-        upgrade("127.0.0.1:9/etl-worker:nope").await;
+        tokio::task::spawn_blocking(spoil).await.unwrap();
+        wait_operator(&space.client).await;
         space.run_now("now", "shop").await;
         let words = "the worker's image \"127.0.0.1:9/etl-worker:nope\" can't be pulled";
         space.wait_message("now", words).await;
-        upgrade(&image).await;
+        tokio::task::spawn_blocking(repair).await.unwrap();
+        wait_operator(&space.client).await;
         space.wait_state("now", "Succeeded", A_TICK).await;
         space.wait_event("RunWaits", words).await;
         space.wait_event("Superseded", "run now").await;

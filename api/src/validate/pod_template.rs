@@ -8,10 +8,12 @@ use crate::contract::{FILES_FOLDER, MANIFEST_FOLDER, SCRATCH_FOLDER, WORKER_CONT
 use crate::problem::near;
 
 const POD: &str = "spec.worker.podTemplate";
-/// Prefixes of labels and annotations by which the operator and Kubernetes know what is whose.
-const OWN_KEY_PREFIXES: [&str; 2] = ["report-operator.dev/", "batch.kubernetes.io/"];
+/// Parts of labels and annotations by which the operator and Kubernetes know what is whose.
+const OWN_KEY_PARTS: [&str; 2] = ["report-operator.dev/", "batch.kubernetes.io/"];
 /// Labels that Kubernetes itself puts on the pods of Jobs.
 const OWN_KEYS: [&str; 2] = ["controller-uid", "job-name"];
+/// A label that the operator sets to the same on all pods.
+const OWN_LABEL: &str = "app.kubernetes.io/name";
 /// Volumes that the operator makes.
 const OWN_VOLUMES: [&str; 3] = ["pipeline", "scratch", "tmp"];
 /// Folders of the operator's own mounts, and those that a container needs as they are.
@@ -28,6 +30,8 @@ const VOLUME_KINDS: [&str; 9] = [
     "projected",
     "secret",
 ];
+
+const OWN_USER: &str = "the worker runs as the image's user; for rights on volumes, use fsGroup or supplementalGroups";
 
 pub(super) fn check(template: &Map<String, Value>, problems: &mut Problems) {
     object(POD, template, TEMPLATE, problems);
@@ -58,7 +62,6 @@ const SPEC: Rules = &[
     ("containers", Look(containers)),
     ("dnsConfig", Take),
     ("dnsPolicy", Take),
-    ("enableServiceLinks", Take),
     ("hostAliases", Take),
     ("imagePullSecrets", Take),
     ("nodeSelector", Take),
@@ -71,15 +74,16 @@ const SPEC: Rules = &[
     ("tolerations", Take),
     ("topologySpreadConstraints", Take),
     ("volumes", Look(volumes)),
+    ("enableServiceLinks", Only(false)),
     ("hostIPC", Only(false)),
     ("hostNetwork", Only(false)),
     ("hostPID", Only(false)),
-    ("hostUsers", Only(false)),
     ("shareProcessNamespace", Only(false)),
     ("activeDeadlineSeconds", Refuse("use spec.timeout")),
     ("automountServiceAccountToken", Refuse("use spec.worker.automountServiceAccountToken")),
     ("ephemeralContainers", Refuse("the pod has one container, worker")),
     ("initContainers", Refuse("the pod has one container, worker; prepare inputs in a Job of their own")),
+    ("hostUsers", Refuse("the pod takes the cluster's default; leave it out")),
     ("nodeName", Refuse("use nodeSelector")),
     ("resources", Refuse("use spec.worker.resources")),
     ("restartPolicy", Refuse("a failed pod is replaced as spec.retries says")),
@@ -93,12 +97,15 @@ const CONTAINER: Rules = &[
     ("envFrom", Look(env_from)),
     ("name", Take),
     ("ports", Look(ports)),
-    ("securityContext", Look(container_security)),
     ("volumeMounts", Look(volume_mounts)),
     ("args", Refuse("the operator sets what the worker runs")),
     ("command", Refuse("the operator sets what the worker runs")),
     ("image", Refuse("all workers run the image of the installation")),
     ("resources", Refuse("use spec.worker.resources")),
+    (
+        "securityContext",
+        Refuse("the container is restricted already; for groups that own volumes, use the pod's fsGroup"),
+    ),
     ("terminationMessagePath", Refuse("the run's result is read from where the operator sets it")),
     ("terminationMessagePolicy", Refuse("the run's result is read from where the operator sets it")),
 ];
@@ -106,29 +113,15 @@ const CONTAINER: Rules = &[
 const POD_SECURITY: Rules = &[
     ("fsGroup", Take),
     ("fsGroupChangePolicy", Take),
-    ("runAsGroup", Take),
     ("supplementalGroups", Take),
-    ("supplementalGroupsPolicy", Take),
-    ("appArmorProfile", Look(profile)),
     ("runAsNonRoot", Only(true)),
-    ("runAsUser", Look(user)),
-    ("seLinuxOptions", Look(se_linux)),
-    ("seccompProfile", Look(profile)),
+    ("seccompProfile", Look(seccomp)),
+    ("appArmorProfile", Refuse("the pod takes the node's default; leave it out")),
+    ("runAsGroup", Refuse(OWN_USER)),
+    ("runAsUser", Refuse(OWN_USER)),
+    ("seLinuxOptions", Refuse("the pod takes the node's default; leave it out")),
+    ("supplementalGroupsPolicy", Refuse("the pod takes the cluster's default; leave it out")),
     ("sysctls", Refuse("the kernel's settings stay as they are")),
-];
-
-const CONTAINER_SECURITY: Rules = &[
-    ("runAsGroup", Take),
-    ("allowPrivilegeEscalation", Only(false)),
-    ("appArmorProfile", Look(profile)),
-    ("capabilities", Look(capabilities)),
-    ("privileged", Only(false)),
-    ("readOnlyRootFilesystem", Only(true)),
-    ("runAsNonRoot", Only(true)),
-    ("runAsUser", Look(user)),
-    ("seLinuxOptions", Look(se_linux)),
-    ("seccompProfile", Look(profile)),
-    ("procMount", Refuse("it undoes the pod's security")),
 ];
 
 /// Applies the rules to an object's fields. A field that is null counts as absent, as in Kubernetes.
@@ -187,7 +180,10 @@ fn metadata(field: &str, value: &Value, problems: &mut Problems) {
 
 fn keys(field: &str, value: &Value, problems: &mut Problems) {
     for (key, value) in map(field, value, problems).into_iter().flatten() {
-        if OWN_KEYS.contains(&key.as_str()) || OWN_KEY_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
+        let own = OWN_KEYS.contains(&key.as_str())
+            || OWN_KEY_PARTS.iter().any(|part| key.contains(part))
+            || (key == OWN_LABEL && field.ends_with(".labels"));
+        if own {
             problems.add(format!("{field}.{key}"), "the operator and Kubernetes set it; use a prefix of your own");
         } else if !value.is_string() {
             problems.add(format!("{field}.{key}"), "it has to be text; put it in quotes");
@@ -264,9 +260,26 @@ fn volumes(field: &str, value: &Value, problems: &mut Problems) {
                     format!("{at}.{kind}"),
                     format!("such a volume can't be used; use {}", VOLUME_KINDS.join(", ")),
                 );
-            } else {
-                map(&format!("{at}.{kind}"), value, problems);
+            } else if let Some(source) = map(&format!("{at}.{kind}"), value, problems)
+                && kind == "projected"
+            {
+                no_token(&format!("{at}.{kind}.sources"), source.get("sources"), problems);
             }
+        }
+    }
+}
+
+/// A token in a volume would pass by the field that says whether there is one.
+fn no_token(field: &str, sources: Option<&Value>, problems: &mut Problems) {
+    let Some(sources) = sources.filter(|sources| !sources.is_null()) else {
+        return;
+    };
+    for (at, source) in items(field, sources, problems) {
+        if source.get("serviceAccountToken").is_some_and(|token| !token.is_null()) {
+            problems.add(
+                format!("{at}.serviceAccountToken"),
+                "a volume can't bring a token; use spec.worker.automountServiceAccountToken",
+            );
         }
     }
 }
@@ -331,42 +344,10 @@ fn pod_security(field: &str, value: &Value, problems: &mut Problems) {
     }
 }
 
-fn container_security(field: &str, value: &Value, problems: &mut Problems) {
-    if let Some(security) = map(field, value, problems) {
-        object(field, security, CONTAINER_SECURITY, problems);
-    }
-}
-
-fn user(field: &str, value: &Value, problems: &mut Problems) {
-    if value.as_i64().is_none_or(|id| id <= 0) {
-        problems.add(field, "the worker does not run as root; write a number above 0, or leave it out");
-    }
-}
-
-fn profile(field: &str, value: &Value, problems: &mut Problems) {
+/// The one that the pod has anyway.
+fn seccomp(field: &str, value: &Value, problems: &mut Problems) {
     let kind = map(field, value, problems).map(|profile| text(profile, "type"));
-    if kind.is_some_and(|kind| !matches!(kind, "RuntimeDefault" | "Localhost")) {
-        problems.add(
-            format!("{field}.type"),
-            "it undoes the pod's security; write RuntimeDefault or Localhost, or leave it out",
-        );
-    }
-}
-
-fn capabilities(field: &str, value: &Value, problems: &mut Problems) {
-    let added = map(field, value, problems).and_then(|capabilities| capabilities.get("add"));
-    if added.is_some_and(|added| !added.is_null() && added.as_array().is_none_or(|list| !list.is_empty())) {
-        problems.add(format!("{field}.add"), "the worker needs no capability; leave it out");
-    }
-}
-
-fn se_linux(field: &str, value: &Value, problems: &mut Problems) {
-    const TYPES: [&str; 5] = ["", "container_engine_t", "container_init_t", "container_kvm_t", "container_t"];
-    let Some(options) = map(field, value, problems) else {
-        return;
-    };
-    if !TYPES.contains(&text(options, "type")) || !text(options, "user").is_empty() || !text(options, "role").is_empty()
-    {
-        problems.add(field, "it undoes the pod's security; set level only, or leave it out");
+    if kind.is_some_and(|kind| kind != "RuntimeDefault") {
+        problems.add(format!("{field}.type"), "it undoes the pod's security; write RuntimeDefault, or leave it out");
     }
 }

@@ -9,6 +9,11 @@ const PARTITION_COLUMNS_MAX: usize = 8;
 const PATH_CHARS_MAX: usize = 1024;
 /// The schema of the ledger.
 const LEDGER_SCHEMA: &str = "report_operator";
+/// What the names of tables with staged rows begin with.
+const STAGING_PREFIX: &str = "_report_";
+/// What the names of tables begin with that SQLite, and the operator in an SQLite file, keep for themselves.
+const SQLITE_PREFIXES: [(&str, &str); 3] =
+    [("sqlite_", "SQLite's"), ("report_operator_", "the operator's"), (STAGING_PREFIX, "the operator's")];
 
 pub(super) fn check(field: String, sink: &Sink, tables: &Tables, problems: &mut Problems) -> Option<CheckedSink> {
     if let Some(message) = tables.unknown(&sink.from) {
@@ -91,7 +96,10 @@ fn postgres_table(field: &str, postgres: &PostgresSink, problems: &mut Problems)
     let (schema, table) = postgres.table.split_once('.').unwrap_or(("public", &postgres.table));
     let usable = table_name(&at, schema, "schema", problems) & table_name(&at, table, "table", problems);
     if schema == LEDGER_SCHEMA || schema == "information_schema" || schema.starts_with("pg_") {
-        problems.add(at, format!("the schema {schema} is not for data; name another one"));
+        problems.add(&at, format!("the schema {schema} is not for data; name another one"));
+    }
+    if table.starts_with(STAGING_PREFIX) {
+        problems.add(at, format!("tables that begin with {STAGING_PREFIX} are the operator's own; write another one"));
     }
     usable.then(|| SinkKind::Postgres {
         connection: (&postgres.connection.secret_ref).into(),
@@ -110,8 +118,13 @@ fn sqlite_table(field: &str, sqlite: &SqliteSink, problems: &mut Problems) -> Si
         problems.add(at, "it is an address, not a path; write the path alone, such as /data/reporting.db");
     }
     let at = format!("{field}.table");
-    if table_name(&at, &sqlite.table, "table", problems) && sqlite.table.to_ascii_lowercase().starts_with("sqlite_") {
-        problems.add(at, "names that begin with sqlite_ are SQLite's own; write another one");
+    // SQLite's names do not tell case apart.
+    let name = sqlite.table.to_ascii_lowercase();
+    let own = SQLITE_PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix));
+    if table_name(&at, &sqlite.table, "table", problems)
+        && let Some((prefix, whose)) = own
+    {
+        problems.add(at, format!("names that begin with {prefix} are {whose} own; write another one"));
     }
     SinkKind::Sqlite { path: sqlite.path.clone(), table: sqlite.table.clone() }
 }

@@ -535,6 +535,18 @@ fn a_wrong_sink_says_what_to_write() {
             "spec.sinks[0].sqlite.table: names that begin with sqlite_ are SQLite's own; write another one",
         ),
         (
+            "from: recent, sqlite: {path: x.db, table: Report_Operator_ledger}",
+            "spec.sinks[0].sqlite.table: names that begin with report_operator_ are the operator's own; write another one",
+        ),
+        (
+            "from: recent, sqlite: {path: x.db, table: _report_t}",
+            "spec.sinks[0].sqlite.table: names that begin with _report_ are the operator's own; write another one",
+        ),
+        (
+            "from: recent, postgres: {DB, table: reporting._report_t}",
+            "spec.sinks[0].postgres.table: tables that begin with _report_ are the operator's own; write another one",
+        ),
+        (
             "from: recent, sqlite: {path: x.db, table: t}, mode: {}",
             "spec.sinks[0].mode: none is set; set exactly one of replace, append and merge",
         ),
@@ -728,11 +740,7 @@ fn a_pod_template_may_add_but_not_undo() {
             "",
         ),
         (
-            "spec: {securityContext: {runAsUser: 1000, runAsNonRoot: true, fsGroup: 1000, seccompProfile: {type: RuntimeDefault}}, hostNetwork: false}",
-            "",
-        ),
-        (
-            "spec: {containers: [{name: worker, securityContext: {capabilities: {drop: [ALL]}, allowPrivilegeEscalation: false}}]}",
+            "spec: {securityContext: {fsGroup: 1000, fsGroupChangePolicy: Always, supplementalGroups: [7], runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}, hostNetwork: false, enableServiceLinks: false}",
             "",
         ),
         ("spec: {hostNetwork: null}", ""),
@@ -745,6 +753,10 @@ fn a_pod_template_may_add_but_not_undo() {
         (
             "metadata: {annotations: {batch.kubernetes.io/job-name: x}}",
             ".metadata.annotations.batch.kubernetes.io/job-name: the operator and Kubernetes set it; use a prefix of your own",
+        ),
+        (
+            "metadata: {labels: {app.kubernetes.io/name: x}, annotations: {app.kubernetes.io/name: x}}",
+            ".metadata.labels.app.kubernetes.io/name: the operator and Kubernetes set it; use a prefix of your own",
         ),
         ("metadata: {labels: {cost: 7}}", ".metadata.labels.cost: it has to be text; put it in quotes"),
         ("spec: {toleration: []}", ".spec.toleration: it can't be set here; did you mean tolerations?"),
@@ -761,7 +773,14 @@ fn a_pod_template_may_add_but_not_undo() {
             "spec: {hostPID: true, hostIPC: true}",
             ".spec.hostIPC: it undoes the pod's security; write false, or leave it out\n.spec.hostPID: it undoes the pod's security; write false, or leave it out",
         ),
-        ("spec: {hostUsers: true}", ".spec.hostUsers: it undoes the pod's security; write false, or leave it out"),
+        (
+            "spec: {hostUsers: false}",
+            ".spec.hostUsers: it can't be set here; the pod takes the cluster's default; leave it out",
+        ),
+        (
+            "spec: {enableServiceLinks: true}",
+            ".spec.enableServiceLinks: it undoes the pod's security; write false, or leave it out",
+        ),
         (
             "spec: {restartPolicy: Always}",
             ".spec.restartPolicy: it can't be set here; a failed pod is replaced as spec.retries says",
@@ -773,8 +792,12 @@ fn a_pod_template_may_add_but_not_undo() {
         ),
         ("spec: {nodeName: x}", ".spec.nodeName: it can't be set here; use nodeSelector"),
         (
-            "spec: {securityContext: {runAsUser: 0}}",
-            ".spec.securityContext.runAsUser: the worker does not run as root; write a number above 0, or leave it out",
+            "spec: {securityContext: {runAsGroup: 1000}}",
+            ".spec.securityContext.runAsGroup: it can't be set here; the worker runs as the image's user; for rights on volumes, use fsGroup or supplementalGroups",
+        ),
+        (
+            "spec: {securityContext: {runAsUser: 1000}}",
+            ".spec.securityContext.runAsUser: it can't be set here; the worker runs as the image's user; for rights on volumes, use fsGroup or supplementalGroups",
         ),
         (
             "spec: {securityContext: {runAsNonRoot: false}}",
@@ -782,7 +805,23 @@ fn a_pod_template_may_add_but_not_undo() {
         ),
         (
             "spec: {securityContext: {seccompProfile: {type: Unconfined}}}",
-            ".spec.securityContext.seccompProfile.type: it undoes the pod's security; write RuntimeDefault or Localhost, or leave it out",
+            ".spec.securityContext.seccompProfile.type: it undoes the pod's security; write RuntimeDefault, or leave it out",
+        ),
+        (
+            "spec: {securityContext: {seccompProfile: {type: Localhost, localhostProfile: x}}}",
+            ".spec.securityContext.seccompProfile.type: it undoes the pod's security; write RuntimeDefault, or leave it out",
+        ),
+        (
+            "spec: {securityContext: {appArmorProfile: {type: RuntimeDefault}}}",
+            ".spec.securityContext.appArmorProfile: it can't be set here; the pod takes the node's default; leave it out",
+        ),
+        (
+            "spec: {securityContext: {seLinuxOptions: {level: s0}}}",
+            ".spec.securityContext.seLinuxOptions: it can't be set here; the pod takes the node's default; leave it out",
+        ),
+        (
+            "spec: {securityContext: {supplementalGroupsPolicy: Strict}}",
+            ".spec.securityContext.supplementalGroupsPolicy: it can't be set here; the pod takes the cluster's default; leave it out",
         ),
         (
             "spec: {securityContext: {sysctls: []}}",
@@ -817,7 +856,7 @@ fn the_worker_container_may_get_variables_and_mounts_only() {
         ),
         (
             "lifecycle: {}",
-            ".lifecycle: it can't be set here; what can be set is env, envFrom, name, ports, securityContext, volumeMounts",
+            ".lifecycle: it can't be set here; what can be set is env, envFrom, name, ports, volumeMounts",
         ),
         (
             "env: [{name: REPORT_RUN_ID, value: x}]",
@@ -838,29 +877,8 @@ fn the_worker_container_may_get_variables_and_mounts_only() {
             ".ports[0].hostPort: it opens the node's own network; leave it out",
         ),
         (
-            "securityContext: {privileged: true}",
-            ".securityContext.privileged: it undoes the pod's security; write false, or leave it out",
-        ),
-        (
-            "securityContext: {allowPrivilegeEscalation: true}",
-            ".securityContext.allowPrivilegeEscalation: it undoes the pod's security; write false, or leave it out",
-        ),
-        (
-            "securityContext: {readOnlyRootFilesystem: false}",
-            ".securityContext.readOnlyRootFilesystem: it undoes the pod's security; write true, or leave it out",
-        ),
-        (
-            "securityContext: {capabilities: {add: [NET_ADMIN]}}",
-            ".securityContext.capabilities.add: the worker needs no capability; leave it out",
-        ),
-        (
-            "securityContext: {procMount: Unmasked}",
-            ".securityContext.procMount: it can't be set here; it undoes the pod's security",
-        ),
-        ("securityContext: {seLinuxOptions: {level: s0}}", ""),
-        (
-            "securityContext: {seLinuxOptions: {type: spc_t}}",
-            ".securityContext.seLinuxOptions: it undoes the pod's security; set level only, or leave it out",
+            "securityContext: {capabilities: {drop: [ALL]}}",
+            ".securityContext: it can't be set here; the container is restricted already; for groups that own volumes, use the pod's fsGroup",
         ),
         ("volumeMounts: [{name: v, mountPath: /files/a}]", ""),
         (
@@ -914,6 +932,11 @@ fn volumes_stay_off_the_node_and_off_the_operators_own() {
         (
             "name: v, nfs: {server: x, path: /}",
             ".nfs: such a volume can't be used; use configMap, csi, downwardAPI, emptyDir, ephemeral, image, persistentVolumeClaim, projected, secret",
+        ),
+        ("name: v, projected: {sources: [{configMap: {name: x}}]}", ""),
+        (
+            "name: v, projected: {sources: [{serviceAccountToken: {path: token}}]}",
+            ".projected.sources[0].serviceAccountToken: a volume can't bring a token; use spec.worker.automountServiceAccountToken",
         ),
         ("name: tmp, emptyDir: {}", ".name: tmp is a volume of the operator; choose another name"),
         ("emptyDir: {}", ": name is missing; write the volume's name"),

@@ -76,7 +76,7 @@ var around = []time.Duration{-50 * time.Hour, -40 * time.Minute, 0, 20*time.Minu
 func main() {
 	out := bufio.NewWriter(os.Stdout)
 	defer out.Flush()
-	fmt.Fprintln(out, "# made by dev/tools/cron-golden with github.com/robfig/cron/v3 v3.0.1; do not edit")
+	fmt.Fprintln(out, "# made by `cd dev/tools/cron-golden && go run . >../../../api/tests/data/cron_golden.tsv` with github.com/robfig/cron/v3 v3.0.1; do not edit")
 	for _, expression := range syntax {
 		word := "accepted"
 		if !accepted(expression) {

@@ -58,4 +58,8 @@ impl Store for LakeStore {
     fn name(&self) -> String {
         format!("{}/_report/ledger", self.folder.url())
     }
+
+    fn how_to_forget(&self) -> String {
+        format!("write the newest document of {} again under the next number, without its field prepared", self.name())
+    }
 }

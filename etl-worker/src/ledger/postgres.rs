@@ -83,8 +83,9 @@ impl Store for PostgresStore {
             .await
             .map_err(|e| self.error(e))?;
         let _ = connection.close().await;
-        Timestamp::from_microsecond(micros)
-            .map_err(|error| RunError::at(Code::Internal, &self.field, "the database's clock is out of range").caused_by(error))
+        Timestamp::from_microsecond(micros).map_err(|error| {
+            RunError::at(Code::Internal, &self.field, "the database's clock is out of range").caused_by(error)
+        })
     }
 
     async fn keep_result(&self, run_id: &str, result: &str) -> Result<()> {
@@ -114,5 +115,12 @@ impl Store for PostgresStore {
 
     fn name(&self) -> String {
         "report_operator.ledger".into()
+    }
+
+    fn how_to_forget(&self) -> String {
+        format!(
+            "UPDATE report_operator.ledger SET version = version + 1, state = state - 'prepared' WHERE identity = '{}'",
+            self.identity.replace('\'', "''")
+        )
     }
 }

@@ -54,18 +54,22 @@ impl Store for SqliteStore {
         let mut connection = self.connection().await?;
         let known = i64::try_from(known).unwrap_or(i64::MAX);
         let done = if known == 0 {
-            sqlx::query("INSERT INTO report_operator_ledger (identity, version, state) VALUES (?, 1, ?) ON CONFLICT DO NOTHING")
-                .bind(&self.identity)
-                .bind(text)
-                .execute(&mut connection)
-                .await
+            sqlx::query(
+                "INSERT INTO report_operator_ledger (identity, version, state) VALUES (?, 1, ?) ON CONFLICT DO NOTHING",
+            )
+            .bind(&self.identity)
+            .bind(text)
+            .execute(&mut connection)
+            .await
         } else {
-            sqlx::query("UPDATE report_operator_ledger SET version = ?2 + 1, state = ?3 WHERE identity = ?1 AND version = ?2")
-                .bind(&self.identity)
-                .bind(known)
-                .bind(text)
-                .execute(&mut connection)
-                .await
+            sqlx::query(
+                "UPDATE report_operator_ledger SET version = ?2 + 1, state = ?3 WHERE identity = ?1 AND version = ?2",
+            )
+            .bind(&self.identity)
+            .bind(known)
+            .bind(text)
+            .execute(&mut connection)
+            .await
         };
         let done = done.map_err(|e| self.error(e))?;
         let _ = connection.close().await;
@@ -91,5 +95,14 @@ impl Store for SqliteStore {
 
     fn name(&self) -> String {
         self.path.clone()
+    }
+
+    fn how_to_forget(&self) -> String {
+        format!(
+            "UPDATE report_operator_ledger SET version = version + 1, state = json_remove(state, '$.prepared') \
+             WHERE identity = '{}', in {}",
+            self.identity.replace('\'', "''"),
+            self.path
+        )
     }
 }

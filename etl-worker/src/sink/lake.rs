@@ -17,7 +17,7 @@ use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use report_api::checked::CheckedSink;
+use report_api::checked::{CheckedSink, SinkMode};
 use report_api::interval::Interval;
 use report_api::sink::LakeCompression;
 use serde::{Deserialize, Serialize};
@@ -43,8 +43,28 @@ const PARTITIONS_MAX: usize = 10_000;
 /// The folder of rows without a value, as Hive names it.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 /// What Hive escapes in a partition's folder, besides control characters.
-const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'\'').add(b'*').add(b'/').add(b':')
-    .add(b'=').add(b'?').add(b'\\').add(b'{').add(b'}').add(b'[').add(b']').add(b'^').add(b'<').add(b'>').add(b'|').add(b'`').add(b'~');
+const ESCAPED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'\'')
+    .add(b'*')
+    .add(b'/')
+    .add(b':')
+    .add(b'=')
+    .add(b'?')
+    .add(b'\\')
+    .add(b'{')
+    .add(b'}')
+    .add(b'[')
+    .add(b']')
+    .add(b'^')
+    .add(b'<')
+    .add(b'>')
+    .add(b'|')
+    .add(b'`')
+    .add(b'~');
 
 /// The files that count, after a commit.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -69,10 +89,31 @@ pub struct LakeManifest {
     pub mode: String,
     /// The columns that are folders.
     pub partition_by: Vec<String>,
+    /// All columns and their Arrow types, those that are folders included.
+    pub columns: Vec<LakeColumn>,
     /// Rows in all files.
     pub rows: u64,
     /// The files.
     pub files: Vec<LakeFile>,
+}
+
+/// A column of a lake.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LakeColumn {
+    /// Its name.
+    pub name: String,
+    /// Its Arrow type.
+    #[serde(rename = "type")]
+    pub type_: String,
+}
+
+/// What one attempt staged, as it is remembered until it is committed, also when the manifest has changed by then.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Staged {
+    partition_by: Vec<String>,
+    columns: Vec<LakeColumn>,
+    files: Vec<LakeFile>,
 }
 
 /// A file of a lake.
@@ -115,22 +156,25 @@ impl<'a> LakeSink<'a> {
 
     async fn newest(&self) -> Result<LakeManifest> {
         match self.manifests.newest().await? {
-            (version, Some(content)) => {
-                let manifest: LakeManifest = serde_json::from_slice(&content).map_err(|error| {
-                    let message = format!("the manifest {version} of {} can't be read", self.folder.url());
-                    RunError::at(Code::SchemaMismatch, &self.spec.field, message).caused_by(error)
-                })?;
-                Ok(LakeManifest { version, ..manifest })
-            }
+            (version, Some(content)) => self.parse(version, &content),
             (version, None) => Ok(LakeManifest { version, ..LakeManifest::default() }),
         }
+    }
+
+    fn parse(&self, version: u64, content: &[u8]) -> Result<LakeManifest> {
+        let manifest: LakeManifest = serde_json::from_slice(content).map_err(|error| {
+            let message = format!("the manifest {version} of {} can't be read", self.folder.url());
+            RunError::at(Code::SchemaMismatch, &self.spec.field, message).caused_by(error)
+        })?;
+        Ok(LakeManifest { version, ..manifest })
     }
 
     /// Writes a manifest after `known`; false if somebody else was quicker.
     async fn write(&self, known: u64, mut manifest: LakeManifest) -> Result<bool> {
         manifest.version = known + 1;
-        let content = serde_json::to_vec_pretty(&manifest)
-            .map_err(|error| RunError::at(Code::Internal, &self.spec.field, "a manifest can't be written down").caused_by(error))?;
+        let content = serde_json::to_vec_pretty(&manifest).map_err(|error| {
+            RunError::at(Code::Internal, &self.spec.field, "a manifest can't be written down").caused_by(error)
+        })?;
         self.manifests.write(known, content).await
     }
 
@@ -156,8 +200,46 @@ impl<'a> LakeSink<'a> {
         Err(RunError::at(
             Code::TableNotOwned,
             format!("{}.lake.url", self.spec.field),
-            format!("{} is filled by the sink {} of the pipeline {}; write to another prefix", self.folder.url(), manifest.sink, manifest.pipeline),
+            format!(
+                "{} is filled by the sink {} of the pipeline {}; write to another prefix",
+                self.folder.url(),
+                manifest.sink,
+                manifest.pipeline
+            ),
         ))
+    }
+
+    /// Refuses to append rows that are not like those that are there: readers take all files for one table.
+    fn check_append(&self, manifest: &LakeManifest, columns: &[LakeColumn]) -> Result<()> {
+        if self.spec.mode != SinkMode::Append || manifest.files.is_empty() {
+            return Ok(());
+        }
+        if manifest.partition_by != self.partition_by {
+            return Err(RunError::at(
+                Code::SchemaMismatch,
+                format!("{}.lake.partitionBy", self.spec.field),
+                format!(
+                    "the lake is partitioned by ({}); append can't change that: use replace, or another prefix",
+                    manifest.partition_by.join(", ")
+                ),
+            ));
+        }
+        if manifest.columns != columns {
+            let list = |columns: &[LakeColumn]| {
+                columns.iter().map(|column| format!("{} {}", column.name, column.type_)).collect::<Vec<_>>().join(", ")
+            };
+            return Err(RunError::at(
+                Code::SchemaMismatch,
+                &self.spec.field,
+                format!(
+                    "the lake has the columns ({}), the rows ({}); append can't change that: cast them in a model, use \
+                     replace, or another prefix",
+                    list(&manifest.columns),
+                    list(columns)
+                ),
+            ));
+        }
+        Ok(())
     }
 
     /// Removes files that no manifest which is still kept names, and that no run is about to commit.
@@ -165,8 +247,7 @@ impl<'a> LakeSink<'a> {
         let mut named = std::collections::HashSet::new();
         for version in self.manifests.versions().await? {
             if let Some(content) = self.manifests.read(version).await? {
-                let manifest: LakeManifest = serde_json::from_slice(&content).unwrap_or_default();
-                named.extend(manifest.files.into_iter().map(|file| file.path));
+                named.extend(self.parse(version, &content)?.files.into_iter().map(|file| file.path));
             }
         }
         for run in self.folder.folders().await? {
@@ -208,7 +289,6 @@ impl Sink for LakeSink<'_> {
                 fence: epoch,
                 pipeline: self.owner.identity.clone(),
                 sink: self.spec.name.clone(),
-                partition_by: self.partition_by.to_vec(),
                 ..manifest
             };
             if self.write(known, fenced).await? {
@@ -231,13 +311,12 @@ impl Sink for LakeSink<'_> {
 
     async fn stage(&mut self, epoch: u64, schema: SchemaRef, mut rows: RowStream) -> Result<PreparedSink> {
         let manifest = self.newest().await?;
-        if !manifest.files.is_empty() && manifest.partition_by != self.partition_by && self.spec.mode.name() == "append" {
-            return Err(RunError::at(
-                Code::SchemaMismatch,
-                format!("{}.lake.partitionBy", self.spec.field),
-                format!("the lake is partitioned by ({}); append can't change that: use replace, or another prefix", manifest.partition_by.join(", ")),
-            ));
-        }
+        let columns: Vec<LakeColumn> = schema
+            .fields()
+            .iter()
+            .map(|field| LakeColumn { name: field.name().clone(), type_: field.data_type().to_string() })
+            .collect();
+        self.check_append(&manifest, &columns)?;
         let staging = format!("r{epoch:08}-{}", self.owner.tag(&self.spec.name));
         let mut files = Files::new(self, &schema, &staging)?;
         while let Some(batch) = rows.try_next().await? {
@@ -246,8 +325,10 @@ impl Sink for LakeSink<'_> {
         let files = files.finish().await?;
         let count = files.iter().map(|file| file.rows).sum();
         refuse_empty(self.spec, count, manifest.rows > 0)?;
-        let content = serde_json::to_vec(&files)
-            .map_err(|error| RunError::at(Code::Internal, &self.spec.field, "a list of files can't be written down").caused_by(error))?;
+        let staged = Staged { partition_by: self.partition_by.to_vec(), columns, files };
+        let content = serde_json::to_vec(&staged).map_err(|error| {
+            RunError::at(Code::Internal, &self.spec.field, "a list of files can't be written down").caused_by(error)
+        })?;
         self.folder.put(&Self::staged_path(&staging), content).await?;
         Ok(PreparedSink {
             name: self.spec.name.clone(),
@@ -278,10 +359,15 @@ impl Sink for LakeSink<'_> {
             }
             if manifest.epoch != prepared.epoch {
                 let staged = self.folder.get(&Self::staged_path(&prepared.staging)).await?.ok_or_else(|| {
-                    RunError::at(Code::Internal, &self.spec.field, format!("the list of staged files of {} is gone", prepared.staging))
+                    RunError::at(
+                        Code::Internal,
+                        &self.spec.field,
+                        format!("the list of staged files of {} is gone", prepared.staging),
+                    )
                 })?;
-                let mut files: Vec<LakeFile> = serde_json::from_slice(&staged).map_err(|error| {
-                    RunError::at(Code::Internal, &self.spec.field, "the list of staged files can't be read").caused_by(error)
+                let Staged { partition_by, columns, mut files } = serde_json::from_slice(&staged).map_err(|error| {
+                    RunError::at(Code::Internal, &self.spec.field, "the list of staged files can't be read")
+                        .caused_by(error)
                 })?;
                 let appends = prepared.mode == PreparedMode::Append;
                 if appends {
@@ -294,7 +380,8 @@ impl Sink for LakeSink<'_> {
                     epoch: prepared.epoch,
                     interval: Some(window.interval),
                     mode: if appends { "append" } else { "replace" }.into(),
-                    partition_by: self.partition_by.to_vec(),
+                    partition_by,
+                    columns,
                     rows: files.iter().map(|file| file.rows).sum(),
                     files,
                     ..manifest.clone()
@@ -305,10 +392,16 @@ impl Sink for LakeSink<'_> {
             }
             break;
         }
-        // The pointer moves last. What follows can be left to the next run.
+        // The pointer moves last, and never back. What follows can be left to the next run.
+        crate::crash::point("before_latest");
         let newest = self.newest().await?;
-        let content = serde_json::to_vec_pretty(&newest).unwrap_or_default();
-        self.folder.put(LATEST, content).await?;
+        let content = serde_json::to_vec_pretty(&newest).map_err(|error| {
+            RunError::at(Code::Internal, &self.spec.field, "a manifest can't be written down").caused_by(error)
+        })?;
+        let is_older = |there: &[u8]| {
+            serde_json::from_slice::<LakeManifest>(there).is_ok_and(|there| there.version >= newest.version)
+        };
+        self.folder.put_unless(LATEST, content, is_older).await?;
         self.folder.remove(&Self::staged_path(&prepared.staging)).await?;
         self.remove_unnamed(window.epoch, Some(&prepared.staging)).await
     }
@@ -367,7 +460,9 @@ impl<'s> Files<'s> {
 
     /// Writes rows, which come sorted by the partition columns.
     async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let failed = |error| RunError::at(Code::Internal, &self.sink.spec.field, "rows can't be split by partition").caused_by(error);
+        let failed = |error| {
+            RunError::at(Code::Internal, &self.sink.spec.field, "rows can't be split by partition").caused_by(error)
+        };
         let columns: Vec<ArrayRef> = self.keys.iter().map(|at| Arc::clone(batch.column(*at))).collect();
         let ranges = if columns.is_empty() {
             std::iter::once(0..batch.num_rows()).collect()
@@ -409,7 +504,14 @@ impl<'s> Files<'s> {
 
     /// The values of the partition columns in a row, as folders show them.
     fn partition(&self, columns: &[ArrayRef], row: usize) -> Result<Vec<Option<String>>> {
-        let failed = |error| RunError::at(Code::TypeUnsupported, format!("{}.lake.partitionBy", self.sink.spec.field), "a partition's value can't be written as text").caused_by(error);
+        let failed = |error| {
+            RunError::at(
+                Code::TypeUnsupported,
+                format!("{}.lake.partitionBy", self.sink.spec.field),
+                "a partition's value can't be written as text",
+            )
+            .caused_by(error)
+        };
         let options = FormatOptions::default();
         columns
             .iter()

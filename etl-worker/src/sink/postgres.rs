@@ -11,13 +11,13 @@ mod copy;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use report_api::checked::{CheckedSink, SinkMode};
+use report_api::checked::CheckedSink;
 use report_api::interval::Interval;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
 
-pub use self::connect::{Database, connect, create_tables, options, run_error};
 use self::catalog::Target;
+pub use self::connect::{Database, connect, create_tables, options, run_error};
 use super::{Owner, PreparedMode, PreparedSink, Sink, Window, refuse_empty};
 use crate::error::{Code, Result, RunError};
 use crate::quote::{ident, idents};
@@ -57,12 +57,54 @@ impl<'a> PostgresSink<'a> {
     }
 
     /// How the rows will take their place, which decides what the run's table is like.
-    fn decide_mode(&self, target: Option<&Target>, schema: &SchemaRef) -> PreparedMode {
+    fn decide_mode(&self, target: Option<&Target>, schema: &SchemaRef) -> Result<PreparedMode> {
         let wanted = PreparedMode::from(&self.spec.mode);
-        match (wanted, target) {
-            (PreparedMode::Swap, Some(target)) if !target.can_be_swapped(schema) => PreparedMode::ReplaceRows,
-            (mode, _) => mode,
+        let (PreparedMode::Swap | PreparedMode::ReplaceRows, Some(target)) = (&wanted, target) else {
+            return Ok(wanted);
+        };
+        if let Some(key) = target.replace_key(schema, self.spec)? {
+            return Ok(PreparedMode::ReplaceByKey { key });
         }
+        let swaps = wanted == PreparedMode::Swap && target.can_be_swapped(schema);
+        Ok(if swaps { PreparedMode::Swap } else { PreparedMode::ReplaceRows })
+    }
+
+    /// Refuses rows that would meet a unique key of the target at the commit, when other sinks have committed.
+    async fn check_appended(&self, connection: &mut PgConnection, staging: &str, key: &[String]) -> Result<()> {
+        let same = key.iter().map(|column| format!("t.{0} = s.{0}", ident(column))).collect::<Vec<_>>().join(" AND ");
+        let schema = ident(self.schema);
+        let (table, staging) = (ident(self.table), ident(staging));
+        let columns = idents(key);
+        for (sql, what) in [
+            (
+                format!(
+                    "SELECT count(*) FROM {schema}.{staging} s WHERE EXISTS (SELECT 1 FROM {schema}.{table} t WHERE {same})"
+                ),
+                "rows are in the table already, by its unique key",
+            ),
+            (
+                format!(
+                    "SELECT count(*) FROM (SELECT 1 FROM {schema}.{staging} WHERE ({columns}) IS NOT NULL
+                     GROUP BY {columns} HAVING count(*) > 1) AS d"
+                ),
+                "keys occur more than once in",
+            ),
+        ] {
+            let count: i64 =
+                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(|e| self.error(e))?;
+            if count > 0 {
+                return Err(RunError::at(
+                    Code::KeyInvalid,
+                    &self.spec.field,
+                    format!(
+                        "{count} {what} ({}) of {}; use merge, or give only new rows",
+                        key.join(", "),
+                        self.target()
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses keys that are NULL or occur twice.
@@ -72,14 +114,16 @@ impl<'a> PostgresSink<'a> {
         let names = key.join(", ");
         let nulls = key.iter().map(|column| format!("{} IS NULL", ident(column))).collect::<Vec<_>>().join(" OR ");
         let sql = format!("SELECT count(*) FROM {table} WHERE {nulls}");
-        let nulls: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(|e| self.error(e))?;
+        let nulls: i64 =
+            sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(|e| self.error(e))?;
         if nulls > 0 {
             let message = format!("{nulls} rows have NULL in the key ({names}); correct them, or choose another key");
             return Err(RunError::at(Code::KeyInvalid, field, message));
         }
         let columns = idents(key);
         let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {table} GROUP BY {columns} HAVING count(*) > 1) AS d");
-        let twice: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(|e| self.error(e))?;
+        let twice: i64 =
+            sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(|e| self.error(e))?;
         if twice > 0 {
             let message = format!("{twice} keys ({names}) occur more than once; keep one row per key in the model");
             return Err(RunError::at(Code::KeyInvalid, field, message));
@@ -155,9 +199,11 @@ impl Sink for PostgresSink<'_> {
         let target = catalog::read(&mut connection, self.schema, self.table).await.map_err(|e| self.error(e))?;
         if let Some(target) = &target {
             target.check(&schema, self.spec)?;
-            catalog::check_owner(&mut connection, target, self.spec, &self.owner).await.map_err(|e| self.error(e))??;
+            catalog::check_owner(&mut connection, target, self.spec, &self.owner)
+                .await
+                .map_err(|e| self.error(e))??;
         }
-        let mode = self.decide_mode(target.as_ref(), &schema);
+        let mode = self.decide_mode(target.as_ref(), &schema)?;
         let staging = self.staging(epoch);
         let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
 
@@ -167,8 +213,13 @@ impl Sink for PostgresSink<'_> {
         }
         let count = copy::rows(&mut connection, self.schema, &staging, &schema, rows, self.spec).await?;
         refuse_empty(self.spec, count, target.as_ref().is_some_and(|target| target.has_rows))?;
-        if let SinkMode::Merge { key } = &self.spec.mode {
+        if let PreparedMode::Merge { key } | PreparedMode::ReplaceByKey { key } = &mode {
             self.check_key(&mut connection, &staging, key).await?;
+        }
+        if let (PreparedMode::Append, Some(target)) = (&mode, &target) {
+            for key in target.keys_in(&schema) {
+                self.check_appended(&mut connection, &staging, key).await?;
+            }
         }
         for sql in catalog::finish_staging(self.schema, &staging, &schema, target.as_ref(), &mode, self.spec) {
             sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.map_err(|e| self.error(e))?;
@@ -188,7 +239,8 @@ impl Sink for PostgresSink<'_> {
 
     async fn is_committed(&mut self, prepared: &PreparedSink, interval: &Interval) -> Result<bool> {
         let mut connection = self.connection().await?;
-        let found = commit::is_committed(&mut connection, &self.owner, prepared, interval).await.map_err(|e| self.error(e))?;
+        let found =
+            commit::is_committed(&mut connection, &self.owner, prepared, interval).await.map_err(|e| self.error(e))?;
         let _ = connection.close().await;
         Ok(found)
     }

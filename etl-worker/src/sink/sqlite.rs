@@ -109,9 +109,8 @@ impl<'a> SqliteSink<'a> {
                 .await
                 .map_err(|e| self.error(e))?;
         let replaces = matches!(self.spec.mode, SinkMode::Replace(_));
-        let other = owners.iter().find(|(identity, sink, other)| {
-            !(*identity == self.owner.identity && *sink == self.spec.name) && (replaces || *other)
-        });
+        // A pipeline has one sink per table, whatever it was called before.
+        let other = owners.iter().find(|(identity, _, other)| *identity != self.owner.identity && (replaces || *other));
         if let Some((identity, sink, _)) = other {
             return Err(RunError::at(
                 Code::TableNotOwned,
@@ -394,7 +393,9 @@ fn statements(prepared: &PreparedSink, table: &str) -> Vec<String> {
     let drop = format!("DROP TABLE {staging}");
     match &prepared.mode {
         _ if prepared.creates => vec![rename],
-        PreparedMode::Swap | PreparedMode::ReplaceRows => vec![format!("DELETE FROM {table}"), insert, drop],
+        PreparedMode::Swap | PreparedMode::ReplaceRows | PreparedMode::ReplaceByKey { .. } => {
+            vec![format!("DELETE FROM {table}"), insert, drop]
+        }
         PreparedMode::Append => vec![insert, drop],
         PreparedMode::Merge { key } => {
             let updates: Vec<_> = prepared

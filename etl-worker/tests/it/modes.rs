@@ -143,6 +143,52 @@ async fn what_depends_on_a_table_survives_its_replacement() {
     }
 }
 
+/// Deleting all rows to put most of them back would take the lines along.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_other_tables_refer_to_are_replaced_one_by_one() {
+    for action in ["", "ON DELETE CASCADE", "ON DELETE SET NULL"] {
+        let world = World::new().await;
+        world
+            .sql(&format!(
+                "CREATE TABLE {{schema}}.orders (id bigint PRIMARY KEY, city text, amount numeric(10,2));
+                 CREATE TABLE {{schema}}.lines (line int, id bigint REFERENCES {{schema}}.orders {action})"
+            ))
+            .await;
+        let manifest = world.manifest("p", &spec(TABLE));
+        day(&world, &manifest, 1, &["1,Oslo,1", "2,Bern,2", "3,Rom,3"]).ok();
+        world.sql("INSERT INTO {schema}.lines VALUES (1, 1), (2, 2)").await;
+        day(&world, &manifest, 2, &["1,Oslo,10", "2,Bern,20", "4,Wien,4"]).ok();
+        let orders = "SELECT id, amount FROM {schema}.orders ORDER BY id";
+        assert_eq!(world.rows(orders).await, ["1|10.00", "2|20.00", "4|4.00"], "{action}");
+        assert_eq!(world.rows("SELECT * FROM {schema}.lines ORDER BY line").await, ["1|1", "2|2"], "{action}");
+    }
+    let world = World::new().await;
+    world
+        .sql(
+            "CREATE TABLE {schema}.orders (id bigint, city text, amount numeric(10,2), number serial UNIQUE);
+             CREATE TABLE {schema}.lines (id int REFERENCES {schema}.orders (number))",
+        )
+        .await;
+    let manifest = world.manifest("p", &spec(TABLE));
+    let message = day(&world, &manifest, 1, &["1,Oslo,1"]).failed(12, "schema_mismatch");
+    assert!(message.contains("foreign keys refer to"), "{message}");
+}
+
+/// Two sinks, and the second would refuse its rows: nothing of the first may be committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn append_finds_rows_that_are_there_before_any_sink_commits() {
+    let world = World::new().await;
+    let sinks = "sinks:\n  - {name: first, from: orders, postgres: {{db}, table: '{schema}.first'}}";
+    let manifest = world
+        .manifest("p", &spec(&format!("{TABLE}, mode: {{append: {{}}}}, primaryKey: [id]")).replace("sinks:", sinks));
+    day(&world, &manifest, 1, &["1,Oslo,1"]).ok();
+    let message = day(&world, &manifest, 2, &["1,Oslo,1", "2,Bern,2"]).failed(12, "key_invalid");
+    assert!(message.contains("use merge"), "{message}");
+    assert_eq!(world.rows("SELECT id FROM {schema}.first").await, ["1"]);
+    day(&world, &manifest, 3, &["3,Rom,3"]).ok();
+    assert_eq!(world.rows("SELECT id FROM {schema}.orders ORDER BY id").await, ["1", "3"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_made_after_the_rows_were_staged_survives_the_commit() {
     let world = World::new().await;

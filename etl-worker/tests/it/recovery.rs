@@ -32,6 +32,7 @@ const POINTS: &[&str] = &[
     "after_commit_0",
     "before_commit_1",
     "after_commit_1",
+    "before_latest",
     "after_commit_2",
     "after_commit_3",
     "before_ledger",
@@ -39,8 +40,16 @@ const POINTS: &[&str] = &[
 ];
 
 /// Points after which a sink has committed: the run is completed from what is staged, whatever the source says by then.
-const COMMITTED: &[&str] =
-    &["after_commit_0", "before_commit_1", "after_commit_1", "after_commit_2", "after_commit_3", "before_ledger", "after_ledger"];
+const COMMITTED: &[&str] = &[
+    "after_commit_0",
+    "before_commit_1",
+    "after_commit_1",
+    "before_latest",
+    "after_commit_2",
+    "after_commit_3",
+    "before_ledger",
+    "after_ledger",
+];
 
 const FIRST: &str = "id,city,amount\n1,Oslo,1.50\n2,Rom,2.25\n";
 const SECOND: &str = "id,city,amount\n3,Oslo,10.00\n4,Bern,20.00\n5,Bern,0.01\n";
@@ -163,7 +172,16 @@ async fn a_run_that_finds_another_one_alive_is_busy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zombie_that_wakes_up_changes_nothing() {
     let want = clean_run(SECOND).await;
-    for point in ["after_fence", "after_stage_1", "after_stage", "before_prepared", "before_commit_0", "before_commit_1", "after_commit_2"] {
+    for point in [
+        "after_fence",
+        "after_stage_1",
+        "after_stage",
+        "before_prepared",
+        "before_commit_0",
+        "before_commit_1",
+        "before_latest",
+        "after_commit_2",
+    ] {
         let world = World::new().await;
         let manifest = world.manifest("orders", SPEC);
         world.file("orders.csv", FIRST);
@@ -175,7 +193,8 @@ async fn a_zombie_that_wakes_up_changes_nothing() {
             &["run", manifest.to_str().unwrap()],
             &[("REPORT_RUN_ID", "run-2"), ("REPORT_INTERVAL_END", "2026-01-02T00:00:00Z"), ("REPORT_STOP_AT", point)],
         );
-        let zombie = command.env("REPORT_RESULT", &result).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let zombie =
+            command.env("REPORT_RESULT", &result).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_until_stopped(zombie.id());
 
         // The same Job's next pod.
@@ -206,4 +225,28 @@ fn wait_until_stopped(pid: u32) {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     panic!("the worker did not stop at its point");
+}
+
+/// A sink whose constraint refuses what is staged, found only when another sink has committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_can_never_succeed_says_how_to_let_go() {
+    let world = World::new().await;
+    let manifest = world.manifest("orders", SPEC);
+    world.file("orders.csv", FIRST);
+    world.attempt(&manifest, "run-1", "2026-01-01T00:00:00Z", &[]).ok();
+    world.file("orders.csv", SECOND);
+    killed(&world.attempt(&manifest, "run-2", "2026-01-02T00:00:00Z", &[("REPORT_CRASH_AT", "after_commit_0")]));
+    world.sql("ALTER TABLE {schema}.cities ADD CHECK (amount < 15) NOT VALID").await;
+    let message = world.attempt(&manifest, "run-2", "2026-01-02T00:00:00Z", &[]).failed(12, "value_invalid");
+    let statement =
+        message.split_once("give this sink's rows").and_then(|(_, rest)| rest.split_once("UPDATE")).unwrap();
+    assert!(message.contains("spec.sinks[1]"), "{message}");
+
+    // The statement of the message lets go, and the next window is as it should be.
+    world.sql(&format!("UPDATE{}", statement.1)).await;
+    world.sql("ALTER TABLE {schema}.cities DROP CONSTRAINT cities_amount_check").await;
+    world.file("orders.csv", "id,city,amount\n9,Bern,1.00\n");
+    world.attempt(&manifest, "run-3", "2026-01-03T00:00:00Z", &[]).ok();
+    assert_eq!(world.rows("SELECT id FROM {schema}.log ORDER BY id").await, ["1", "2", "3", "4", "5", "9"]);
+    assert_eq!(world.rows("SELECT amount FROM {schema}.cities WHERE city = 'Bern'").await, ["1.00"]);
 }

@@ -23,6 +23,8 @@ pub(super) struct Target {
     pub(super) has_rows: bool,
     /// Why it can't be swapped: what depends on it or is set on it that a new table would not have.
     dependants: bool,
+    /// Whether foreign keys of other tables refer to it.
+    referenced: bool,
     /// `ADD CONSTRAINT` and `CREATE INDEX` of the target: (name, is a constraint, definition).
     indexes: Vec<(String, bool, String)>,
     /// Columns of each unique index without a condition.
@@ -74,7 +76,8 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
                 OR EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
                 OR EXISTS (SELECT 1 FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
                 OR EXISTS (SELECT 1 FROM pg_publication_tables p WHERE p.schemaname = n.nspname AND p.tablename = c.relname)
-                OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL) AS dependants
+                OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL) AS dependants,
+                EXISTS (SELECT 1 FROM pg_constraint k WHERE k.confrelid = c.oid AND k.conrelid <> c.oid AND k.contype = 'f') AS referenced
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
     )
     .bind(schema)
@@ -84,6 +87,7 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
     let Some(found) = found else { return Ok(None) };
     let (oid, kind): (i64, String) = (found.try_get("oid")?, found.try_get("kind")?);
     let dependants: bool = found.try_get("dependants")?;
+    let referenced: bool = found.try_get("referenced")?;
 
     let columns = sqlx::query(
         "SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type,
@@ -168,6 +172,7 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
         columns,
         has_rows,
         dependants,
+        referenced,
         indexes: index_definitions,
         unique_keys,
         rules,
@@ -215,6 +220,32 @@ impl Target {
             }
         }
         if wrong.is_empty() { Ok(()) } else { mismatch(wrong.join("; ")) }
+    }
+
+    /// The key by which rows are replaced one by one, where other tables refer to this one: deleting all rows, to put
+    /// most of them back, would delete theirs (ON DELETE CASCADE), cut their links, or be refused. None where nobody does.
+    pub(super) fn replace_key(&self, schema: &SchemaRef, spec: &CheckedSink) -> Result<Option<Vec<String>>> {
+        if !self.referenced {
+            return Ok(None);
+        }
+        let has = |column: &String| schema.index_of(column).is_ok();
+        match self.unique_keys.iter().find(|key| key.iter().all(has)) {
+            Some(key) => Ok(Some(key.clone())),
+            None => Err(RunError::at(
+                Code::SchemaMismatch,
+                &spec.field,
+                format!(
+                    "foreign keys refer to {0}.{1}, and the rows of {2} have no unique key of it, by which they could be \
+                     replaced one by one; give {2} the key's columns, or write to another table",
+                    self.schema, self.table, spec.from
+                ),
+            )),
+        }
+    }
+
+    /// The unique keys that rows which are added must not meet, each with columns that the rows have.
+    pub(super) fn keys_in(&self, schema: &SchemaRef) -> impl Iterator<Item = &Vec<String>> {
+        self.unique_keys.iter().filter(|key| key.iter().all(|column| schema.index_of(column).is_ok()))
     }
 
     /// Whether a new table can take this one's name without anybody missing something.
@@ -272,9 +303,9 @@ pub(super) async fn check_owner(
     .await?;
     let name = format!("{}.{}", target.schema, target.table);
     let replaces = matches!(spec.mode, SinkMode::Replace(_));
-    let ours = |identity: &String, sink: &String| *identity == owner.identity && *sink == spec.name;
+    // A pipeline has one sink per table, whatever it was called before.
     if let Some((identity, sink, _)) =
-        owners.iter().find(|(identity, sink, other_replaces)| !ours(identity, sink) && (replaces || *other_replaces))
+        owners.iter().find(|(identity, _, other_replaces)| *identity != owner.identity && (replaces || *other_replaces))
     {
         return Ok(Err(RunError::at(
             Code::TableNotOwned,

@@ -89,10 +89,43 @@ async fn try_commit(
     if is_committed(&mut transaction, &sink.owner, prepared, &window.interval).await? {
         return Ok(Ok(()));
     }
+    if let Some(error) = other_owner(sink, &mut transaction, prepared).await? {
+        return Ok(Err(error));
+    }
     apply(sink, &mut transaction, prepared, mode, &names).await?;
     record(sink, &mut transaction, prepared, window).await?;
     transaction.commit().await?;
     Ok(Ok(()))
+}
+
+/// An error if another pipeline has come to own the table since this run was staged. Only a pipeline's first commit into
+/// a table asks, and it waits for others that do.
+async fn other_owner(
+    sink: &PostgresSink<'_>,
+    transaction: &mut PgTransaction<'_>,
+    prepared: &PreparedSink,
+) -> sqlx::Result<Option<RunError>> {
+    let owners = "SELECT identity, replaces FROM report_operator.tables WHERE table_schema = $1 AND table_name = $2";
+    let read = sqlx::query_as(owners).bind(sink.schema).bind(sink.table);
+    let known: Vec<(String, bool)> = read.fetch_all(&mut **transaction).await?;
+    if known.iter().any(|(identity, _)| *identity == sink.owner.identity) {
+        return Ok(None);
+    }
+    sqlx::query("LOCK TABLE report_operator.tables IN SHARE ROW EXCLUSIVE MODE").execute(&mut **transaction).await?;
+    let read = sqlx::query_as(owners).bind(sink.schema).bind(sink.table);
+    let known: Vec<(String, bool)> = read.fetch_all(&mut **transaction).await?;
+    let mine = !matches!(prepared.mode, PreparedMode::Append | PreparedMode::Merge { .. });
+    let other = known.into_iter().find(|(identity, theirs)| *identity != sink.owner.identity && (mine || *theirs));
+    Ok(other.map(|(identity, _)| {
+        RunError::at(
+            Code::TableNotOwned,
+            &sink.spec.field,
+            format!(
+                "{} has become the pipeline {identity}'s since this run was staged; write to another table",
+                prepared.target
+            ),
+        )
+    }))
 }
 
 /// The names that indexes of the run's table take when it becomes the target: the number of each, its lasting name, and
@@ -140,16 +173,16 @@ async fn apply(
         PreparedMode::Swap => statements.extend([format!("DROP TABLE {target}"), rename]),
         PreparedMode::ReplaceRows => statements.extend([format!("DELETE FROM {target}"), insert, drop_staging]),
         PreparedMode::Append => statements.extend([insert, drop_staging]),
+        PreparedMode::ReplaceByKey { key } => {
+            let same =
+                key.iter().map(|column| format!("s.{0} = t.{0}", ident(column))).collect::<Vec<_>>().join(" AND ");
+            statements.push(format!("{insert} {}", on_conflict(key, &prepared.columns)));
+            statements
+                .push(format!("DELETE FROM {target} t WHERE NOT EXISTS (SELECT 1 FROM {staging} s WHERE {same})"));
+            statements.push(drop_staging);
+        }
         PreparedMode::Merge { key } => {
-            let updates: Vec<_> = prepared
-                .columns
-                .iter()
-                .filter(|column| !key.contains(column))
-                .map(|column| format!("{0} = excluded.{0}", ident(column)))
-                .collect();
-            let action =
-                if updates.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {}", updates.join(", ")) };
-            statements.push(format!("{insert} ON CONFLICT ({}) DO {action}", idents(key)));
+            statements.push(format!("{insert} {}", on_conflict(key, &prepared.columns)));
             statements.push(drop_staging);
         }
     }
@@ -165,6 +198,17 @@ async fn apply(
         sqlx::query(AssertSqlSafe(sql)).execute(&mut **transaction).await?;
     }
     Ok(())
+}
+
+/// What becomes of a row whose key is there.
+fn on_conflict(key: &[String], columns: &[String]) -> String {
+    let updates: Vec<_> = columns
+        .iter()
+        .filter(|column| !key.contains(column))
+        .map(|column| format!("{0} = excluded.{0}", ident(column)))
+        .collect();
+    let action = if updates.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {}", updates.join(", ")) };
+    format!("ON CONFLICT ({}) DO {action}", idents(key))
 }
 
 /// Writes the commit row and the table's owner, in the transaction of the rows.
@@ -199,7 +243,8 @@ async fn record(
     .bind(COMMITS_KEPT)
     .execute(&mut **transaction)
     .await?;
-    let replaces = matches!(prepared.mode, PreparedMode::Swap | PreparedMode::ReplaceRows);
+    let replaces =
+        matches!(prepared.mode, PreparedMode::Swap | PreparedMode::ReplaceRows | PreparedMode::ReplaceByKey { .. });
     sqlx::query(
         "INSERT INTO report_operator.tables (table_schema, table_name, identity, sink, replaces) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (table_schema, table_name, identity, sink) DO UPDATE SET replaces = excluded.replaces",

@@ -57,7 +57,8 @@ pub async fn connect(options: &PgConnectOptions, field: &str, database: Database
     use backon::{ExponentialBuilder, Retryable};
     let place = format!("{}:{}", options.get_host(), options.get_port());
     let attempt = || async {
-        match tokio::time::timeout(Duration::from_secs(CONNECT_SECONDS_MAX), PgConnection::connect_with(options)).await {
+        match tokio::time::timeout(Duration::from_secs(CONNECT_SECONDS_MAX), PgConnection::connect_with(options)).await
+        {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(run_error(error, field, &place, database)),
             Err(_) => Err(RunError::at(
@@ -68,7 +69,9 @@ pub async fn connect(options: &PgConnectOptions, field: &str, database: Database
         }
     };
     attempt
-        .retry(ExponentialBuilder::default().with_min_delay(Duration::from_millis(300)).with_max_times(ATTEMPTS_MAX - 1))
+        .retry(
+            ExponentialBuilder::default().with_min_delay(Duration::from_millis(300)).with_max_times(ATTEMPTS_MAX - 1),
+        )
         .when(|error: &RunError| error.code == database.unreachable())
         .await
 }
@@ -97,12 +100,18 @@ pub fn run_error(error: sqlx::Error, field: &str, target: &str, database: Databa
         "42501" => at(Code::PermissionDenied, "; grant the right to the role of the connection URL"),
         "23505" => at(Code::KeyInvalid, "; keep one row per key in the model"),
         "23502" => at(Code::ValueInvalid, "; fill the column in the model"),
-        "23503" | "23514" | "23P01" => at(Code::ValueInvalid, "; correct the rows in the model, or the table's constraint"),
+        "23503" | "23514" | "23P01" => {
+            at(Code::ValueInvalid, "; correct the rows in the model, or the table's constraint")
+        }
         "2BP01" | "42P07" | "42P01" | "42703" | "42804" | "42P16" => at(Code::SchemaMismatch, ""),
         // A numeric field overflow, a text too long for its column, a NUL in a text.
-        "22003" | "22001" | "22021" | "22P05" => at(Code::ValueInvalid, "; cast the column in the model, or widen the table's"),
+        "22003" | "22001" | "22021" | "22P05" => {
+            at(Code::ValueInvalid, "; cast the column in the model, or widen the table's")
+        }
         "53100" => at(Code::SinkUnreachable, "; the database's disk is full"),
-        _ if state.starts_with("08") || state.starts_with("57P") || state.starts_with("53") => at(database.unreachable(), ""),
+        _ if state.starts_with("08") || state.starts_with("57P") || state.starts_with("53") => {
+            at(database.unreachable(), "")
+        }
         // Locks that were not had in time, deadlocks, serialization failures: another attempt may have more luck.
         "55P03" | "40001" | "40P01" | "57014" => at(database.unreachable(), "; another session holds a lock on it"),
         "25006" => at(Code::SecretInvalid, "; the connection URL leads to a read-only server: use the primary"),

@@ -40,7 +40,11 @@ pub(super) fn refuse_unknown_types(schema: &SchemaRef, field: &str) -> Result<()
         Some(column) => Err(RunError::at(
             Code::TypeUnsupported,
             format!("{field}.from"),
-            format!("PostgreSQL can't hold the column {} of type {}; cast it in a model", column.name(), column.data_type()),
+            format!(
+                "PostgreSQL can't hold the column {} of type {}; cast it in a model",
+                column.name(),
+                column.data_type()
+            ),
         )),
     }
 }
@@ -57,7 +61,8 @@ pub(super) async fn rows(
     let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let sql = format!("COPY {}.{} ({}) FROM STDIN (FORMAT BINARY)", ident(schema_name), ident(table), idents(&names));
     let encoding = |error: pgpq::error::ErrorKind| {
-        RunError::at(Code::TypeUnsupported, &spec.field, "rows can't be written in PostgreSQL's format").caused_by(error.to_string())
+        RunError::at(Code::TypeUnsupported, &spec.field, "rows can't be written in PostgreSQL's format")
+            .caused_by(error.to_string())
     };
     let failed = |error| run_error(error, &spec.field, &format!("{schema_name}.{table}"), Database::Sink);
 
