@@ -233,12 +233,11 @@ fn first_line(words: &str) -> String {
 }
 
 fn s3(bucket: &str, env: &Env) -> object_store::Result<object_store::aws::AmazonS3> {
-    let mut builder =
-        AmazonS3Builder::new().with_bucket_name(bucket).with_region("us-east-1").with_retry(RetryConfig {
-            backoff: BackoffConfig::default(),
-            max_retries: RETRIES_MAX,
-            retry_timeout: std::time::Duration::from_secs(RETRY_SECONDS_MAX),
-        });
+    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_retry(RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: RETRIES_MAX,
+        retry_timeout: std::time::Duration::from_secs(RETRY_SECONDS_MAX),
+    });
     if env.variable("AWS_REGION").or(env.variable("AWS_DEFAULT_REGION")).is_none() {
         builder = builder.with_region("us-east-1");
     }

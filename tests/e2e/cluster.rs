@@ -441,8 +441,8 @@ pub(crate) async fn wait_operator(client: &Client) {
             .items
             .len();
         if current
-            && status.updated_replicas == Some(wanted)
-            && status.ready_replicas == Some(wanted)
+            && status.updated_replicas.unwrap_or(0) == wanted
+            && status.ready_replicas.unwrap_or(0) == wanted
             && there == wanted as usize
         {
             return;

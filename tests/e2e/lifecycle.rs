@@ -1,14 +1,18 @@
 //! Deleting, applying again, restarting.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use report_api::pipeline::ReportPipeline;
 use report_api::run::ReportRun;
 use serde_json::json;
 
-use crate::cluster::{Manifest, OPERATOR_NAMESPACE, SOON, in_space, now, silent_server, wait_operator, writes_since};
+use crate::cluster::{
+    A_TICK, Manifest, OPERATOR, OPERATOR_NAMESPACE, SOON, alone_in_space, in_space, next_minute, now, silent_server,
+    sleep_until, tick, wait_operator, writes_since,
+};
 
 #[tokio::test]
 async fn deleting_a_pipeline_takes_its_children_along_and_stops_runs_by_hand() {
@@ -84,6 +88,38 @@ async fn applying_the_same_manifest_and_restarting_the_operator_writes_nothing()
         // It works after the restart, too.
         space.run_now("later", "shop").await;
         space.wait_state("later", "Succeeded", SOON).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn runs_go_on_while_the_operator_is_away_and_are_recorded_when_it_is_back() {
+    alone_in_space("away", async |space| {
+        Manifest::new("shop").every_minute().apply(&space).await;
+        space.wait_condition("shop", "Ready", "True", "Scheduled").await;
+        let deployments: Api<Deployment> = Api::namespaced(space.client.clone(), OPERATOR_NAMESPACE);
+        let scale = async |replicas: u32| {
+            let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+            deployments.patch(OPERATOR, &PatchParams::default(), &patch).await.unwrap();
+            wait_operator(&space.client).await;
+        };
+        scale(0).await;
+        let gone = now();
+        sleep_until(next_minute(), 0).await;
+        let ended = |job: &Job| job.status.as_ref().is_some_and(|status| status.succeeded == Some(1));
+        let started = tokio::time::Instant::now();
+        let run = loop {
+            let jobs = space.list::<Job>().await;
+            if let Some(job) = jobs.iter().find(|job| ended(job) && tick("shop", &job.name_any()).unwrap() > gone) {
+                break job.name_any();
+            }
+            assert!(started.elapsed() < A_TICK, "no Job while the operator is away");
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        };
+        assert!(space.api::<ReportRun>().get_opt(&run).await.unwrap().is_none(), "nobody is there to record it");
+        scale(1).await;
+        let recorded = space.wait_state(&run, "Succeeded", SOON).await;
+        assert!(recorded.status.unwrap().result.is_some());
     })
     .await;
 }

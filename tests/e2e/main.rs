@@ -2,7 +2,12 @@
 //!
 //! Each test has a namespace of its own and waits for what should become true, so they run beside each other:
 //! most of their time is waiting for the next full minute. Those that stop or change the operator itself run alone.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and wait")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test may panic, wait and say that it did not run"
+)]
 
 mod cluster;
 mod user;
