@@ -770,7 +770,7 @@ fn a_pod_template_may_add_but_not_undo() {
         ),
         ("spec: {hostNetwork: true}", ".spec.hostNetwork: it undoes the pod's security; write false, or leave it out"),
         (
-            "spec: {hostPID: true, hostIPC: true}",
+            "spec: {hostIPC: true, hostPID: true}",
             ".spec.hostIPC: it undoes the pod's security; write false, or leave it out\n.spec.hostPID: it undoes the pod's security; write false, or leave it out",
         ),
         (

@@ -190,7 +190,7 @@ async fn append_finds_rows_that_are_there_before_any_sink_commits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_made_after_the_rows_were_staged_survives_the_commit() {
+async fn what_is_made_after_the_rows_were_staged_survives_the_commit() {
     let world = World::new().await;
     let manifest = world.manifest(
         "p",
@@ -203,10 +203,22 @@ async fn a_view_made_after_the_rows_were_staged_survives_the_commit() {
     let dead = world.attempt(&manifest, "run-2", "2026-01-02T00:00:00Z", &[("REPORT_CRASH_AT", "after_commit_0")]);
     assert_eq!(dead.code, None, "{}", dead.output);
     world.sql("CREATE VIEW {schema}.v AS SELECT id FROM {schema}.orders").await;
+    world.sql("CREATE INDEX added ON {schema}.orders (city)").await;
     world.attempt(&manifest, "run-2", "2026-01-02T00:00:00Z", &[]).ok();
     assert_eq!(world.rows("SELECT id FROM {schema}.v").await, ["2"]);
-    assert_eq!(world.rows("SELECT id FROM {schema}.first").await, ["2"]);
-    assert_eq!(world.tables().await, ["first", "orders", "v"]);
+    assert!(world.rows(NAMES).await.contains(&"added".to_owned()));
+
+    // The same with an index alone, which nothing but a look would tell.
+    world.sql("DROP VIEW {schema}.v").await;
+    world.file("orders.csv", csv(&["3,Rom,3"]));
+    let dead = world.attempt(&manifest, "run-3", "2026-01-03T00:00:00Z", &[("REPORT_CRASH_AT", "after_commit_0")]);
+    assert_eq!(dead.code, None, "{}", dead.output);
+    world.sql("CREATE INDEX later ON {schema}.orders (id)").await;
+    world.attempt(&manifest, "run-3", "2026-01-03T00:00:00Z", &[]).ok();
+    assert_eq!(world.rows("SELECT id FROM {schema}.orders").await, ["3"]);
+    assert!(world.rows(NAMES).await.contains(&"later".to_owned()));
+    assert_eq!(world.rows("SELECT id FROM {schema}.first").await, ["3"]);
+    assert_eq!(world.tables().await, ["first", "orders"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

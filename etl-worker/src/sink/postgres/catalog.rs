@@ -222,6 +222,21 @@ impl Target {
         if wrong.is_empty() { Ok(()) } else { mismatch(wrong.join("; ")) }
     }
 
+    /// Whether the table is still as it was when the run's table was made to take its place: days may lie between, if a
+    /// dead run is completed, and a swap would drop what was added since.
+    pub(super) fn is_as_staged(&self, columns: &[String], indexes: usize) -> bool {
+        self.kind == "r"
+            && !self.dependants
+            && self.columns.len() == columns.len()
+            && self.columns.iter().zip(columns).all(|(column, staged)| column.name == *staged)
+            && self.indexes.len() == indexes
+    }
+
+    /// How many indexes it has.
+    pub(super) fn index_count(&self) -> usize {
+        self.indexes.len()
+    }
+
     /// The key by which rows are replaced one by one, where other tables refer to this one: deleting all rows, to put
     /// most of them back, would delete theirs (ON DELETE CASCADE), cut their links, or be refused. None where nobody does.
     pub(super) fn replace_key(&self, schema: &SchemaRef, spec: &CheckedSink) -> Result<Option<Vec<String>>> {

@@ -44,6 +44,9 @@ pub(super) async fn commit(sink: &PostgresSink<'_>, prepared: &PreparedSink, win
     loop {
         tries += 1;
         let mut connection = sink.connection().await?;
+        if mode == PreparedMode::Swap && !prepared.creates && has_changed(sink, &mut connection, prepared).await? {
+            mode = PreparedMode::ReplaceRows;
+        }
         match try_commit(sink, &mut connection, prepared, &mode, window).await {
             Ok(outcome) => {
                 let _ = connection.close().await;
@@ -60,6 +63,17 @@ pub(super) async fn commit(sink: &PostgresSink<'_>, prepared: &PreparedSink, win
             Err(error) => return Err(sink.error(error)),
         }
     }
+}
+
+/// Whether the target is no longer what the run's table was made to take the place of.
+async fn has_changed(sink: &PostgresSink<'_>, connection: &mut PgConnection, prepared: &PreparedSink) -> Result<bool> {
+    let failed = |error| sink.error(error);
+    let target = catalog::read(connection, sink.schema, sink.table).await.map_err(failed)?;
+    let staged = catalog::read(connection, sink.schema, &prepared.staging).await.map_err(failed)?;
+    // Without a staged table the swap was committed, and its commit row says so.
+    Ok(staged.is_some_and(|staged| {
+        target.is_some_and(|target| !target.is_as_staged(&prepared.columns, staged.index_count()))
+    }))
 }
 
 async fn try_commit(
