@@ -6,7 +6,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev m
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin report-operator --bin etl-worker && \
+    cargo build --release --locked --workspace --bins && \
     cp target/release/report-operator target/release/etl-worker /usr/local/bin/
 
 FROM debian:bookworm-slim AS base
