@@ -147,11 +147,20 @@ where
             Ok(None)
         }
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            let Some(there) = api.get_opt(&name).await.map_err(Error::on("get", &name))? else { return Ok(None) };
-            let owner = Meta::of(there.meta()).owner;
-            if owner.as_ref().map(|owner| &owner.uid) == wanted.as_ref() && wanted.is_some() {
-                cache.written(there.into());
+            let Some(there) = api.get_metadata_opt(&name).await.map_err(Error::on("get", &name))? else {
                 return Ok(None);
+            };
+            let owner = Meta::of(&there.metadata).owner;
+            if owner.as_ref().map(|owner| &owner.uid) == wanted.as_ref() && wanted.is_some() {
+                match api.get_opt(&name).await {
+                    Ok(there) => {
+                        there.into_iter().for_each(|there| cache.written(there.into()));
+                        return Ok(None);
+                    }
+                    // It can't be read: the name is as good as someone else's.
+                    Err(kube::Error::SerdeError(_)) => {}
+                    Err(error) => return Err(Error::on("get", name)(error)),
+                }
             }
             Ok(Some(Taken { kind, name, owner }))
         }

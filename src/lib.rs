@@ -60,6 +60,14 @@ pub enum Error {
     /// Another operator has taken over, or the Lease could not be renewed in time.
     #[error("the lease is lost: another operator may write now, so this one ends")]
     LeaseLost,
+    /// A part of the process has ended that should go on for ever.
+    #[error("{part} has ended by itself{}", source.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    Ended {
+        /// Which one.
+        part: &'static str,
+        /// Why, where it broke.
+        source: Option<tokio::task::JoinError>,
+    },
     /// The address for health and metrics can't be used.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -113,6 +121,7 @@ impl Error {
             Self::NoCluster { .. } => "no_cluster",
             Self::Lease { .. } => "lease",
             Self::LeaseLost => "lease_lost",
+            Self::Ended { .. } => "ended",
             Self::Listen { .. } => "listen",
         }
     }

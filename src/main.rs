@@ -87,7 +87,7 @@ async fn run(args: Args) -> Result<()> {
     tokio::select! {
         held = lease.acquired() => held?,
         () = &mut stop => { lease.release().await; return Ok(()) }
-        served = &mut server => return served.unwrap_or(Ok(())),
+        served = &mut server => return Err(ended("the server of /healthz and /metrics", served)),
     }
     tracing::info!(namespace = namespace.as_deref().unwrap_or("all"), streaming, "this operator leads");
     health.leads();
@@ -104,8 +104,8 @@ async fn run(args: Args) -> Result<()> {
     tokio::select! {
         // Nothing may be written without the lease: the process ends at once, with what is under way.
         error = lease.lost() => return Err(error),
-        _ = &mut work => tracing::error!("the controller has ended by itself"),
-        served = &mut server => return served.unwrap_or(Ok(())),
+        worked = &mut work => return Err(ended("the controller", worked.map(Ok))),
+        served = &mut server => return Err(ended("the server of /healthz and /metrics", served)),
         () = &mut stop => {
             tracing::info!("asked to stop: finishing what is under way");
             drop(finish);
@@ -117,6 +117,15 @@ async fn run(args: Args) -> Result<()> {
     }
     lease.release().await;
     Ok(())
+}
+
+/// A part of the process that should go on for ever has ended.
+fn ended(part: &'static str, how: std::result::Result<Result<()>, tokio::task::JoinError>) -> Error {
+    match how {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => Error::Ended { part, source: None },
+        Err(broken) => Error::Ended { part, source: Some(broken) },
+    }
 }
 
 /// Who holds the lease: the pod's name, and a number for two processes on one machine.

@@ -31,6 +31,10 @@ pub struct RunResult {
     /// Why a skipped run had nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
+    /// Whether the run was skipped because all that it would have read is as the last good run read it: the data is then
+    /// as of the end of this run's interval.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
     /// The run's id: the UID of its Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
@@ -244,6 +248,7 @@ impl RunResult {
             stage,
             error: None,
             skipped: None,
+            unchanged: false,
             run_id: None,
             interval: None,
             rows_read: 0,

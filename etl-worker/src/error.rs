@@ -163,6 +163,13 @@ impl RunError {
         Self { code, field: None, message: message.into(), source: None }
     }
 
+    /// The error of a run that has lost its lock to another one.
+    pub fn fenced(field: impl Into<String>) -> Self {
+        let words =
+            "another run has taken over this pipeline, since this one was silent for too long; it goes on from here";
+        Self::at(Code::Fenced, field, words)
+    }
+
     /// The same error with its cause.
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());

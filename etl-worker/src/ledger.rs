@@ -17,6 +17,7 @@ pub mod lake;
 pub mod postgres;
 pub mod sqlite;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -75,6 +76,17 @@ pub struct State {
     pub committed: Vec<Interval>,
     /// The last commit.
     pub last: Option<Commit>,
+    /// What the last commit left for the next run.
+    pub memory: Memory,
+}
+
+/// What a good run leaves for the next one besides its rows. It becomes the ledger's with the commit of all sinks, also
+/// when another run completes that commit.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memory {
+    /// For each incremental source the exclusive upper bound of the cursor values that are committed.
+    pub watermarks: BTreeMap<String, String>,
 }
 
 /// Who may change the pipeline's data, and until when.
@@ -111,6 +123,9 @@ pub struct Prepared {
     pub interval: Interval,
     /// What each sink staged.
     pub sinks: Vec<PreparedSink>,
+    /// What the run leaves for the next one.
+    #[serde(default)]
+    pub memory: Memory,
 }
 
 /// A commit by all sinks.
@@ -249,7 +264,9 @@ impl Ledger {
     /// Records that all sinks have committed.
     pub async fn commit(&self, commit: Commit) -> Result<()> {
         self.change(|state, _| {
-            state.prepared = None;
+            if let Some(prepared) = state.prepared.take() {
+                state.memory = prepared.memory;
+            }
             state.add_committed(commit.interval);
             state.last = Some(commit.clone());
         })
@@ -286,11 +303,7 @@ impl Ledger {
                 state.lock.as_ref().is_some_and(|lock| lock.run_id == self.run_id && lock.epoch == held.1.epoch)
                     || state == next;
             if !is_ours {
-                return Err(RunError::at(
-                    Code::Fenced,
-                    &self.field,
-                    "another run has taken over this pipeline, since this one was silent for too long; it goes on from here",
-                ));
+                return Err(RunError::fenced(&self.field));
             }
             *held = (version, state);
         }

@@ -13,6 +13,7 @@ pub mod local;
 pub mod manifest;
 pub mod memory;
 pub mod objects;
+pub mod observe;
 pub mod quote;
 pub mod run;
 mod scratch;

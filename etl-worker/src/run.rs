@@ -159,6 +159,8 @@ async fn with_lock(
     report.result.interval = Some(interval);
     env.progress.step("plan", "interval", &interval.to_string());
 
+    // Filled by the stages, and the ledger's from the commit on.
+    let memory = state.memory.clone();
     let epoch = ledger.epoch().await;
     for sink in &mut sinks {
         sink.clean(epoch, None).await?;
@@ -183,7 +185,7 @@ async fn with_lock(
     }
 
     report.result.stage = Stage::Commit;
-    let prepared = Prepared { run_id: request.run_id.clone(), epoch, interval, sinks: staged };
+    let prepared = Prepared { run_id: request.run_id.clone(), epoch, interval, sinks: staged, memory };
     crash::point("before_prepared");
     ledger.prepare(prepared.clone()).await?;
     crash::point("after_prepared");

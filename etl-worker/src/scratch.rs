@@ -9,7 +9,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use crate::error::{Code, Result, RunError};
-use crate::tables::RowStream;
+use crate::observe::RowStream;
 
 /// A row group is written when it holds this much, so that memory stays bounded however wide the rows are.
 const ROW_GROUP_BYTES_MAX: usize = 16 << 20;

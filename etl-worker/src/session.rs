@@ -1,7 +1,8 @@
-//! The one DataFusion session of a run: its SQL dialect, its memory and its disk.
+//! The one DataFusion session of a run: its SQL dialect, its memory and its disk, and what its errors mean.
 
 use std::sync::Arc;
 
+use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -57,4 +58,68 @@ pub fn open(env: &Env) -> Result<SessionContext> {
 fn pool_bytes(memory_bytes: u64) -> usize {
     let bytes = (memory_bytes.saturating_sub(OTHER_BYTES) / 2).max(POOL_BYTES_MIN);
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// An error of the SQL engine in our terms. One of ours that passed through it comes out as it was.
+pub fn sql_error(error: DataFusionError, field: &str) -> RunError {
+    fn find_ours(error: DataFusionError) -> std::result::Result<RunError, DataFusionError> {
+        match error {
+            DataFusionError::External(inner) => match inner.downcast::<RunError>() {
+                Ok(ours) => Ok(*ours),
+                Err(inner) => match inner.downcast::<DataFusionError>() {
+                    Ok(inner) => find_ours(*inner),
+                    Err(inner) => Err(DataFusionError::External(inner)),
+                },
+            },
+            DataFusionError::Context(text, inner) => {
+                find_ours(*inner).map_err(|inner| DataFusionError::Context(text, Box::new(inner)))
+            }
+            DataFusionError::ArrowError(inner, backtrace) => match *inner {
+                arrow::error::ArrowError::ExternalError(inner) => find_ours(DataFusionError::External(inner)),
+                inner => Err(DataFusionError::ArrowError(Box::new(inner), backtrace)),
+            },
+            DataFusionError::Shared(inner) => match Arc::try_unwrap(inner) {
+                Ok(inner) => find_ours(inner),
+                Err(shared) => match shared.find_root() {
+                    DataFusionError::External(inner) => match inner.downcast_ref::<RunError>() {
+                        Some(ours) => Ok(RunError {
+                            code: ours.code,
+                            field: ours.field.clone(),
+                            message: ours.text(),
+                            source: None,
+                        }),
+                        None => Err(DataFusionError::Shared(shared)),
+                    },
+                    _ => Err(DataFusionError::Shared(shared)),
+                },
+            },
+            other => Err(other),
+        }
+    }
+    let error = match find_ours(error) {
+        Ok(ours) => return ours,
+        Err(error) => error,
+    };
+    let words = error.strip_backtrace();
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(text) if text.contains("isk") => RunError::at(
+            Code::DiskExceeded,
+            "spec.worker.scratch",
+            format!("{field} needs more disk than there is: {words}; raise spec.worker.scratch"),
+        ),
+        DataFusionError::ResourcesExhausted(_) => RunError::at(
+            Code::MemoryExceeded,
+            "spec.worker.resources.limits.memory",
+            format!("{field} needs more memory than there is: {words}; raise the limit, or make the step smaller"),
+        ),
+        DataFusionError::IoError(io) if io.kind() == std::io::ErrorKind::StorageFull => {
+            RunError::at(Code::DiskExceeded, "spec.worker.scratch", format!("the scratch folder is full at {field}"))
+        }
+        // A value that does not fit shows only when rows pass; what the planner refuses is the manifest's fault.
+        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => {
+            RunError::at(Code::ValueInvalid, field, format!("{words}; use try_cast or CASE for values that don't fit"))
+        }
+        DataFusionError::Internal(_) => RunError::at(Code::Internal, field, words),
+        _ => RunError::at(Code::SqlInvalid, field, words),
+    }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 use crate::error::Result;
-use crate::tables::RowStream;
+use crate::observe::RowStream;
 
 /// A place that rows are written to.
 ///

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -24,18 +23,16 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use report_api::checked::{CheckRule, Checked, CheckedModel, CheckedSource};
 use tokio::sync::mpsc;
 
-use crate::check::Observer;
 use crate::decode;
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
+use crate::observe::{Observer, RowStream, observed};
+use crate::session::sql_error;
 use crate::source::{self, RawInput};
 use crate::{quote, scratch, types};
 
 /// Batches on their way from a decoder to the SQL engine.
 const BATCHES_IN_FLIGHT: usize = 2;
-
-/// Rows of a table, as a sink takes them.
-pub type RowStream = futures::stream::BoxStream<'static, Result<RecordBatch>>;
 
 /// All tables of a run.
 pub struct Tables<'a> {
@@ -282,26 +279,6 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// Rows that an observer sees pass, to the last one.
-fn observed(stream: SendableRecordBatchStream, observer: Option<Arc<Observer>>, field: &str) -> RowStream {
-    let field = field.to_owned();
-    let at_end = observer.clone();
-    let rows = stream.map(move |batch| {
-        let batch = batch.map_err(|e| sql_error(e, &field))?;
-        if let Some(observer) = &observer {
-            observer.see(&batch);
-        }
-        Ok(batch)
-    });
-    let end = futures::stream::poll_fn(move |_| {
-        if let Some(observer) = &at_end {
-            observer.complete();
-        }
-        Poll::Ready(None)
-    });
-    rows.chain(end).boxed()
-}
-
 /// The sources and models that a sink or a check reads, directly or through models.
 fn needed(checked: &Checked) -> BTreeSet<String> {
     let mut needed: BTreeSet<String> = checked.sinks.iter().map(|sink| sink.from.clone()).collect();
@@ -389,69 +366,5 @@ impl PartitionStream for SourceTable {
             }
             Err(error) => Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Err(error)]))),
         }
-    }
-}
-
-/// An error of the SQL engine in our terms. One of ours that passed through it comes out as it was.
-pub fn sql_error(error: DataFusionError, field: &str) -> RunError {
-    fn find_ours(error: DataFusionError) -> std::result::Result<RunError, DataFusionError> {
-        match error {
-            DataFusionError::External(inner) => match inner.downcast::<RunError>() {
-                Ok(ours) => Ok(*ours),
-                Err(inner) => match inner.downcast::<DataFusionError>() {
-                    Ok(inner) => find_ours(*inner),
-                    Err(inner) => Err(DataFusionError::External(inner)),
-                },
-            },
-            DataFusionError::Context(text, inner) => {
-                find_ours(*inner).map_err(|inner| DataFusionError::Context(text, Box::new(inner)))
-            }
-            DataFusionError::ArrowError(inner, backtrace) => match *inner {
-                arrow::error::ArrowError::ExternalError(inner) => find_ours(DataFusionError::External(inner)),
-                inner => Err(DataFusionError::ArrowError(Box::new(inner), backtrace)),
-            },
-            DataFusionError::Shared(inner) => match Arc::try_unwrap(inner) {
-                Ok(inner) => find_ours(inner),
-                Err(shared) => match shared.find_root() {
-                    DataFusionError::External(inner) => match inner.downcast_ref::<RunError>() {
-                        Some(ours) => Ok(RunError {
-                            code: ours.code,
-                            field: ours.field.clone(),
-                            message: ours.text(),
-                            source: None,
-                        }),
-                        None => Err(DataFusionError::Shared(shared)),
-                    },
-                    _ => Err(DataFusionError::Shared(shared)),
-                },
-            },
-            other => Err(other),
-        }
-    }
-    let error = match find_ours(error) {
-        Ok(ours) => return ours,
-        Err(error) => error,
-    };
-    let words = error.strip_backtrace();
-    match error.find_root() {
-        DataFusionError::ResourcesExhausted(text) if text.contains("isk") => RunError::at(
-            Code::DiskExceeded,
-            "spec.worker.scratch",
-            format!("{field} needs more disk than there is: {words}; raise spec.worker.scratch"),
-        ),
-        DataFusionError::ResourcesExhausted(_) => RunError::at(
-            Code::MemoryExceeded,
-            "spec.worker.resources.limits.memory",
-            format!("{field} needs more memory than there is: {words}; raise the limit, or make the step smaller"),
-        ),
-        DataFusionError::IoError(io) if io.kind() == std::io::ErrorKind::StorageFull => {
-            RunError::at(Code::DiskExceeded, "spec.worker.scratch", format!("the scratch folder is full at {field}"))
-        }
-        // A value that does not fit shows only when rows pass; what the planner refuses is the manifest's fault.
-        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => {
-            RunError::at(Code::ValueInvalid, field, format!("{words}; use try_cast or CASE for values that don't fit"))
-        }
-        DataFusionError::Internal(_) => RunError::at(Code::Internal, field, words),
-        _ => RunError::at(Code::SqlInvalid, field, words),
     }
 }

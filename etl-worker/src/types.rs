@@ -9,7 +9,7 @@ use datafusion::prelude::{DataFrame, Expr};
 use report_api::column::{COLUMN_NAME_BYTES_MAX, COLUMNS_MAX};
 
 use crate::error::{Code, Result, RunError};
-use crate::tables::sql_error;
+use crate::session::sql_error;
 
 /// The type that a sink gets for a column of a model, or None for a type that no sink knows.
 pub(crate) fn settled(type_: &DataType) -> Option<DataType> {

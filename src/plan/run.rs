@@ -190,7 +190,7 @@ fn follow_job(
         observed_generation: run.map_or(1, |run| run.meta.generation),
         conditions: Vec::new(),
         state: Some(state),
-        message: words.as_ref().map(|words| words.message.clone()),
+        message: words.as_ref().map(|words| settle(run, words)),
         job_name: Some(own.job.meta.name.clone()),
         job_uid: Some(own.job.meta.uid.clone()),
         spec_hash: own.job.spec_hash.clone(),
@@ -205,6 +205,15 @@ fn follow_job(
         status.conditions = conclude(state, words, status.observed_generation, now);
     }
     status
+}
+
+/// The message of a run that waits: that from before where only numbers differ. The scheduler counts nodes in its words,
+/// and a quota its use, and each count would be a write and an event.
+fn settle(run: Option<&RunView>, words: &Words) -> String {
+    let counts = ["Unschedulable", "PodNotCreated", "PodNotStarted"].contains(&words.reason.as_str());
+    let without_numbers = |text: &str| text.split(|c: char| c.is_ascii_digit()).collect::<String>();
+    let before = run.filter(|_| counts).and_then(|run| run.status.message.as_deref());
+    before.filter(|text| without_numbers(text) == without_numbers(&words.message)).unwrap_or(&words.message).to_owned()
 }
 
 /// The end of a run without a Job.

@@ -198,8 +198,7 @@ fn data_as_of(runs: &[Known]) -> Option<Timestamp> {
 
 /// A run that was skipped because its inputs are those of the last success.
 fn is_verified(run: &Known) -> bool {
-    let skipped = run.status.result.as_ref().and_then(|result| result.skipped.as_deref());
-    run.status.state == Some(RunState::Skipped) && skipped.is_some_and(|why| why.contains("unchanged"))
+    run.status.state == Some(RunState::Skipped) && run.status.result.as_ref().is_some_and(|result| result.unchanged)
 }
 
 fn ended_at(summary: &RunSummary) -> Option<Timestamp> {

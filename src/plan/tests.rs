@@ -31,6 +31,7 @@ fn skipped(why: &str, interval_end: &str) -> PodIs {
     let mut result = RunResult::new(State::Skipped, Stage::Plan);
     result.interval = Some(Interval { start: at("2027-02-28T03:00:00Z"), end: at(interval_end) });
     result.skipped = Some(why.into());
+    result.unchanged = why == "all inputs are unchanged";
     PodIs::Ended(Box::new(result))
 }
 
@@ -48,6 +49,21 @@ fn a_settled_pipeline_writes_nothing_until_its_next_tick() {
     for now in ["2027-03-01T00:00:01Z", "2027-03-01T01:00:00Z", "2027-03-01T02:59:59Z"] {
         assert_eq!(kinds(&settled("daily"), now), [""; 0], "{now}");
     }
+}
+
+#[test]
+fn a_count_that_changes_in_what_a_run_waits_for_is_no_news() {
+    let mut scenario = settled("daily").with_job("daily-30064500", PodIs::Missing);
+    let uid = scenario.observed.jobs[0].meta.uid.clone();
+    let now_says = |scenario: &mut Scenario, words: &str| {
+        scenario.observed.job_words.insert(uid.clone(), words.into());
+    };
+    now_says(&mut scenario, "exceeded quota: pods, used 12 of 10");
+    let mut scenario = scenario.settle(at("2027-03-01T03:00:10Z"));
+    now_says(&mut scenario, "exceeded quota: pods, used 9 of 10");
+    assert_eq!(kinds(&scenario, "2027-03-01T03:00:30Z"), [""; 0]);
+    now_says(&mut scenario, "exceeded quota: secrets, used 9 of 10");
+    assert_eq!(kinds(&scenario, "2027-03-01T03:00:30Z"), ["run_status", "status"]);
 }
 
 #[test]

@@ -20,8 +20,8 @@ use self::catalog::Target;
 pub use self::connect::{Database, connect, create_tables, options, run_error};
 use super::{Owner, PreparedMode, PreparedSink, Sink, Window, refuse_empty};
 use crate::error::{Code, Result, RunError};
+use crate::observe::RowStream;
 use crate::quote::{ident, idents};
-use crate::tables::RowStream;
 
 /// A table in PostgreSQL.
 pub struct PostgresSink<'a> {

@@ -22,8 +22,8 @@ use sqlx::{Arguments, AssertSqlSafe, Connection, Row};
 
 use super::{Owner, PreparedMode, PreparedSink, Sink, Window, refuse_empty};
 use crate::error::{Code, Result, RunError};
+use crate::observe::RowStream;
 use crate::quote::{ident, idents};
-use crate::tables::RowStream;
 
 /// How long a statement waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(30);
@@ -343,11 +343,7 @@ impl Sink for SqliteSink<'_> {
             .await
             .map_err(|e| self.error(e))?;
         if fence != Some(signed(window.epoch)) {
-            return Err(RunError::at(
-                Code::Fenced,
-                &self.spec.field,
-                "another run has taken over this pipeline, since this one was silent for too long; it goes on from here",
-            ));
+            return Err(RunError::fenced(&self.spec.field));
         }
         if is_committed(&mut transaction, &self.owner, prepared, &window.interval).await.map_err(|e| self.error(e))? {
             return Ok(());

@@ -94,11 +94,7 @@ async fn try_commit(
             .fetch_optional(&mut *transaction)
             .await?;
     if fence != Some(signed(window.epoch)) {
-        return Ok(Err(RunError::at(
-            Code::Fenced,
-            &sink.spec.field,
-            "another run has taken over this pipeline, since this one was silent for too long; it goes on from here",
-        )));
+        return Ok(Err(RunError::fenced(&sink.spec.field)));
     }
     if is_committed(&mut transaction, &sink.owner, prepared, &window.interval).await? {
         return Ok(Ok(()));

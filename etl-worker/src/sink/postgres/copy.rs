@@ -9,8 +9,8 @@ use sqlx::postgres::PgConnection;
 
 use super::connect::{Database, run_error};
 use crate::error::{Code, Result, RunError};
+use crate::observe::RowStream;
 use crate::quote::{ident, idents};
-use crate::tables::RowStream;
 
 /// Bytes that are sent at once.
 const SEND_BYTES: usize = 1 << 20;
