@@ -207,6 +207,8 @@ impl Scenario {
             meta: meta(name, &uid, at(created), None),
             pipeline: self.observed.key.as_ref().unwrap().pipeline.clone(),
             trigger: Trigger::Manual,
+            interval: None,
+            full_refresh: false,
             status: ReportRunStatus { observed_generation: -1, ..Default::default() },
         };
         self.observed.runs.push(Arc::new(run));

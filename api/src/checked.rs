@@ -27,10 +27,25 @@ pub struct Checked {
     pub timeout_seconds: u64,
     /// What a run does that finds another one under way.
     pub when_busy: WhenBusy,
+    /// Where copies of inputs are kept.
+    pub raw: Option<CheckedRaw>,
+    /// Where the first run's interval starts.
+    pub initial: Option<jiff::Timestamp>,
+    /// The longest interval that is committed at once.
+    pub max_interval_seconds: Option<u64>,
     /// The manifest's schedule, where it has one.
     pub schedule: Option<crate::cron::Schedule>,
     /// The manifest itself.
     pub spec: ReportPipelineSpec,
+}
+
+/// Where copies of inputs are kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CheckedRaw {
+    /// The folder, without a slash at its end.
+    pub url: String,
+    /// How long a copy is kept after the last run that had it.
+    pub retention_seconds: Option<u64>,
 }
 
 /// A validated source.

@@ -23,6 +23,10 @@ pub const ENV_INSTALLATION: &str = "REPORT_INSTALLATION";
 pub const ENV_SCHEDULE_EPOCH: &str = "REPORT_SCHEDULE_EPOCH";
 /// The end of the interval of a run that was asked for (RFC 3339): when it was asked for.
 pub const ENV_INTERVAL_END: &str = "REPORT_INTERVAL_END";
+/// The start of the interval of a run that was asked for, where the ReportRun names one (RFC 3339).
+pub const ENV_INTERVAL_START: &str = "REPORT_INTERVAL_START";
+/// `true` for a run that reads everything again and takes the place of all rows.
+pub const ENV_FULL_REFRESH: &str = "REPORT_FULL_REFRESH";
 /// Where relative paths of `file` sources start.
 pub const ENV_FILES: &str = "REPORT_FILES";
 /// The folder for files on their way.

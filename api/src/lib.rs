@@ -29,6 +29,7 @@ pub mod source;
 pub mod sql;
 #[cfg(feature = "crd")]
 pub mod status;
+pub mod template;
 pub mod units;
 pub mod validate;
 pub mod worker;

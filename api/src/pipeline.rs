@@ -1,6 +1,7 @@
 //! `ReportPipeline`: where data comes from, the SQL that shapes it, the checks that it must pass and the tables and
 //! files that it fills. The doc comments are what `kubectl explain` shows.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
@@ -92,6 +93,17 @@ pub struct ReportPipelineSpec {
     #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 10)))]
     pub retries: Option<u32>,
 
+    /// Where the interval of the very first run starts, such as 2024-01-01T00:00:00Z. Later ones start where the last
+    /// committed one ends. Default: the scheduled time before the first run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(with = "Option<String>", extend("format" = "date-time")))]
+    pub initial: Option<Timestamp>,
+
+    /// The longest interval that is committed at once, such as 1d. A run that has more to catch up commits one such
+    /// interval after another. Default: no limit. Not with a sink that replaces: it would keep the last interval only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_interval: Option<Span>,
+
     /// How many finished ReportRuns to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<History>,
@@ -99,6 +111,11 @@ pub struct ReportPipelineSpec {
     /// When the data counts as stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness: Option<Freshness>,
+
+    /// Where to keep verified copies of all inputs as they came, below the pipeline's namespace and name: each content
+    /// once, by its SHA-256. Another attempt of a run then reads what the first one has read. Default: none is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<Raw>,
 
     /// Where data comes from. Models, checks and sinks refer to a source by its name.
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
@@ -151,6 +168,19 @@ pub struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 100)))]
     pub failed: Option<u32>,
+}
+
+/// Verified copies of inputs as they came.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub struct Raw {
+    /// The folder, such as s3://lake/raw or file:///data/raw.
+    #[cfg_attr(feature = "crd", schemars(length(min = 6, max = 1024), regex(pattern = r"^(s3|file)://.+")))]
+    pub url: String,
+    /// How long a copy is kept after the last run that had it, such as 30d. Default: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Span>,
 }
 
 /// When the data counts as stale.

@@ -77,10 +77,23 @@ pub struct RunResult {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "crd", schemars(length(max = 256)))]
     pub models: Vec<ModelResult>,
+    /// Time that no run has committed although later time is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_intervals: Option<MissingIntervals>,
     /// What was left out to make the result fit; the ledger has it whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "crd", schemars(length(max = 8)))]
     pub shortened: Vec<String>,
+}
+
+/// Time that no run has committed although later time is: gaps that a run with such an interval fills.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub struct MissingIntervals {
+    /// How many gaps there are.
+    pub count: u32,
+    /// The oldest one.
+    pub oldest: Interval,
 }
 
 /// How a run ended.
@@ -261,6 +274,7 @@ impl RunResult {
             checks: Vec::new(),
             sources: Vec::new(),
             models: Vec::new(),
+            missing_intervals: None,
             shortened: Vec::new(),
         }
     }

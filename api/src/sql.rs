@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, Ident, ObjectName, Query, Select, SetExpr, Spanned, Statement, TableFactor, Visit, Visitor,
+    Expr, Ident, ObjectName, Query, Select, SetExpr, Spanned, Statement, TableFactor, Value, Visit, Visitor,
+    visit_expressions,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
@@ -20,6 +21,9 @@ const DEPTH_MAX: usize = 1000;
 
 const TOO_DEEP: &str =
     "the SQL is nested too deeply; write IN (…) instead of a long chain, and inner parts as models of their own";
+
+/// The parameters that SQL may name: the run's interval as timestamps with time zone, and the run's id as text.
+pub const PARAMETERS: [&str; 3] = ["$interval_start", "$interval_end", "$run_id"];
 
 /// Where something stands in an SQL text, both from 1.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -48,6 +52,22 @@ impl From<Location> for Place {
 /// The errors say where and what to write instead: the text is no SQL, is not one SELECT, or names a table by a schema.
 pub fn reads(sql: &str) -> Result<BTreeMap<String, Place>, Vec<String>> {
     stacker::grow(STACK_BYTES, || reads_on_this_stack(sql))
+}
+
+/// The functions that a SELECT calls, in lower case; those of a text that is no SELECT are none.
+pub fn functions(sql: &str) -> BTreeSet<String> {
+    stacker::grow(STACK_BYTES, || {
+        let mut names = BTreeSet::new();
+        if let Ok(query) = select(sql) {
+            let _ = visit_expressions(&query, |expr| {
+                if let Expr::Function(function) = expr {
+                    names.insert(function.name.to_string().to_ascii_lowercase().replace('"', ""));
+                }
+                ControlFlow::<()>::Continue(())
+            });
+        }
+        names
+    })
 }
 
 fn reads_on_this_stack(sql: &str) -> Result<BTreeMap<String, Place>, Vec<String>> {
@@ -183,8 +203,14 @@ impl Visitor for Reads {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         self.depth += 1;
+        if let Expr::Value(value) = expr
+            && let Value::Placeholder(name) = &value.value
+            && !PARAMETERS.contains(&name.as_str())
+        {
+            self.refuse(expr, &format!("there is no parameter {name}; there are {}", PARAMETERS.join(", ")));
+        }
         self.too_deep |= self.depth > DEPTH_MAX;
         ControlFlow::Continue(())
     }
@@ -324,12 +350,22 @@ mod tests {
                 "line 1, column 12: an INSERT, UPDATE, DELETE or MERGE can't be part of a SELECT: sinks do the writing",
             ),
             (
+                "SELECT * FROM a WHERE t < $interval_ende",
+                "line 1, column 27: there is no parameter $interval_ende; there are $interval_start, $interval_end, $run_id",
+            ),
+            (
                 "SELECT * FROM public.a",
                 "line 1, column 15: public.a has a schema; name a source or model: tables in databases are sources of their own",
             ),
         ] {
             assert_eq!(reads(sql).map(|tables| format!("{tables:?}")), Err(vec![want.to_owned()]), "{sql}");
         }
+    }
+
+    #[test]
+    fn functions_are_found_wherever_they_are() {
+        let sql = "SELECT Lower(a), (SELECT max(b) FROM t WHERE c < now()) FROM t WHERE d > CURRENT_DATE";
+        assert_eq!(super::functions(sql).into_iter().collect::<Vec<_>>(), ["current_date", "lower", "max", "now"]);
     }
 
     /// The operator reads the SQL of everybody: no text may end its process. Test threads have a stack of 2 MiB, as

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::result::{RunResult, State};
+use crate::result::{MissingIntervals, RunResult, State};
 use crate::run::Trigger;
 
 /// Names of condition types.
@@ -56,6 +56,9 @@ pub struct ReportPipelineStatus {
     /// How fresh the data is: the end of the last interval that all sinks committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_as_of: Option<Time>,
+    /// Time that no run has committed although later time is: gaps that a ReportRun with such an interval fills.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_intervals: Option<MissingIntervals>,
     /// The last runs, the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]

@@ -13,12 +13,13 @@ mod worker;
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::checked::Checked;
+use crate::checked::{Checked, CheckedRaw, CheckedSink, SinkMode};
 use crate::connection::SecretKey;
 use crate::contract::SECRET_PREFIX;
 use crate::cron::{self, Schedule};
-use crate::pipeline::{CHECKS_MAX, MODELS_MAX, PIPELINE_NAME_MAX, ReportPipelineSpec, SINKS_MAX, SOURCES_MAX};
+use crate::pipeline::{CHECKS_MAX, MODELS_MAX, PIPELINE_NAME_MAX, Raw, ReportPipelineSpec, SINKS_MAX, SOURCES_MAX};
 use crate::problem::{Problem, near};
+use crate::template;
 use crate::units::{Size, Span};
 
 /// Longest name of a source, model or column, as in PostgreSQL.
@@ -27,6 +28,8 @@ const IDENTIFIER_BYTES_MAX: usize = 63;
 const LABEL_BYTES_MAX: usize = 40;
 /// Longest description, in characters.
 const DESCRIPTION_CHARS_MAX: usize = 1024;
+/// Longest URL of raw copies, in characters.
+const RAW_URL_CHARS_MAX: usize = 1024;
 /// Fewest seconds of `startingDeadline`; [`ReportPipelineSpec::starting_deadline_seconds`] says why.
 const STARTING_DEADLINE_SECONDS_MIN: u64 = 900;
 /// Most names that a message lists when none of them is close to what was written.
@@ -61,9 +64,11 @@ pub fn validate(name: &str, spec: &ReportPipelineSpec) -> Result<Checked, Vec<Pr
         .filter_map(|(n, sink)| sink::check(format!("spec.sinks[{n}]"), sink, &tables, &mut problems))
         .collect();
     sink::check_targets(&sinks, &mut problems);
+    let max_interval_seconds = max_interval(spec, &sinks, &mut problems);
     if let Some(worker) = &spec.worker {
         worker::check(worker, &mut problems);
     }
+    let raw = spec.raw.as_ref().and_then(|raw| raw_copies(raw, &mut problems));
     let secrets = secrets(spec, &mut problems);
 
     if problems.found.is_empty() {
@@ -75,6 +80,9 @@ pub fn validate(name: &str, spec: &ReportPipelineSpec) -> Result<Checked, Vec<Pr
             secrets,
             timeout_seconds: spec.timeout_seconds(),
             when_busy: spec.when_busy(),
+            raw,
+            initial: spec.initial,
+            max_interval_seconds,
             schedule,
             spec: spec.clone(),
         })
@@ -131,6 +139,28 @@ fn run_settings(spec: &ReportPipelineSpec, problems: &mut Problems) -> Option<Sc
     }
     problems.span("spec.freshness.maxAge", spec.freshness.as_ref().map(|freshness| &freshness.max_age));
     schedule
+}
+
+fn raw_copies(raw: &Raw, problems: &mut Problems) -> Option<CheckedRaw> {
+    problems.plain_text("spec.raw.url", &raw.url, RAW_URL_CHARS_MAX);
+    let retention_seconds = problems.span("spec.raw.retention", raw.retention.as_ref());
+    let url = sink::lake_url(&raw.url).map_err(|message| problems.add("spec.raw.url", message)).ok()?;
+    Some(CheckedRaw { url, retention_seconds })
+}
+
+fn max_interval(spec: &ReportPipelineSpec, sinks: &[CheckedSink], problems: &mut Problems) -> Option<u64> {
+    let seconds = problems.span("spec.maxInterval", spec.max_interval.as_ref())?;
+    for sink in sinks.iter().filter(|sink| matches!(sink.mode, SinkMode::Replace(_))) {
+        let what = "of several intervals it would keep the rows of the last one only";
+        problems.add(
+            "spec.maxInterval",
+            format!(
+                "the sink {} replaces: {what}; use append, merge or deleteInsert there, or leave maxInterval out",
+                sink.name
+            ),
+        );
+    }
+    Some(seconds)
 }
 
 /// All Secret keys that the manifest names. Two that would become one environment variable are a problem.
@@ -405,7 +435,18 @@ impl Problems {
         }
     }
 
-    /// An address or path that somebody wrote as a template.
+    /// What a template gives for made-up values.
+    fn rendered(&mut self, field: &str, text: &str) -> Option<String> {
+        match template::render(text, &template::Values::sample("pipeline")) {
+            Ok(rendered) => Some(rendered),
+            Err(message) => {
+                self.add(field, message);
+                None
+            }
+        }
+    }
+
+    /// A path that somebody wrote as a template where none is filled in.
     fn no_template(&mut self, field: &str, text: &str) {
         if text.contains("{{") {
             self.add(field, "{{ }} is not filled in here; write the text as it is");

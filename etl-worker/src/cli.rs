@@ -14,13 +14,15 @@ use report_api::contract;
 use report_api::interval::{Interval, tick_of_job};
 use report_api::manifest::Manifest;
 use report_api::result::{ErrorClass, State};
+use report_api::template::Values;
 
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
 use crate::events::{Log, Progress, Terminal};
 use crate::run::{self, Report, Request, Wanted};
+use crate::session::{self, Parameters};
 use crate::tables::Tables;
-use crate::{local, manifest, memory, session, summary};
+use crate::{fill, intervals, local, manifest, memory, summary};
 
 /// Scratch space without a limit of its own.
 const SCRATCH_BYTES: u64 = 10 << 30;
@@ -68,11 +70,14 @@ struct RunArgs {
     #[arg(long, value_name = "DIR")]
     local: Option<PathBuf>,
     /// The start of the interval to run for, such as 2026-01-01T00:00:00Z. Default: where the last run ended.
-    #[arg(long, value_name = "TIME", requires = "interval_end")]
+    #[arg(long, value_name = "TIME", requires = "interval_end", env = contract::ENV_INTERVAL_START)]
     interval_start: Option<Timestamp>,
     /// The end of the interval to run for. Default: the scheduled time, or now.
     #[arg(long, value_name = "TIME", env = contract::ENV_INTERVAL_END)]
     interval_end: Option<Timestamp>,
+    /// Read all sources from their beginning and take the place of all rows, also where a sink appends or merges.
+    #[arg(long, env = contract::ENV_FULL_REFRESH)]
+    full_refresh: bool,
     /// Where to write the result as JSON.
     #[arg(long, value_name = "FILE", env = contract::ENV_RESULT)]
     result: Option<PathBuf>,
@@ -170,16 +175,19 @@ fn request(args: &RunArgs, manifest: &Manifest, env: &Env) -> Result<Request> {
         })?;
     Ok(Request {
         identity: manifest.identity(env.variable(contract::ENV_INSTALLATION)),
+        pipeline: manifest.metadata.name.clone(),
+        namespace: manifest.metadata.namespace.clone(),
         run_id: env.variable(contract::ENV_RUN_ID).map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned),
         wanted,
         schedule_epoch,
+        full_refresh: args.full_refresh,
     })
 }
 
 async fn validate_command(path: &Path) -> Result<()> {
     let (manifest, checked) = manifest::read(path)?;
     let env = environment(path, Arc::new(Log))?;
-    let unknown = Tables::plan(session::open(&env)?, &checked, &env).await?;
+    let unknown = Tables::plan(session::open(&env, parameters(&checked, &env))?, &checked, &env).await?;
     say(&format!(
         "{} is valid: {} sources, {} models, {} checks, {} sinks",
         manifest.metadata.name,
@@ -198,7 +206,7 @@ async fn validate_command(path: &Path) -> Result<()> {
 }
 
 async fn preview_command(path: &Path, name: &str, rows_max: usize) -> Result<()> {
-    let (_, mut checked) = manifest::read(path)?;
+    let (manifest, mut checked) = manifest::read(path)?;
     let names: Vec<_> = names(&checked).map(str::to_owned).collect();
     if !names.iter().any(|other| other == name) {
         let near = report_api::problem::near(name, names.iter().map(String::as_str));
@@ -213,7 +221,15 @@ async fn preview_command(path: &Path, name: &str, rows_max: usize) -> Result<()>
         sink.from = name.into();
     }
     let env = environment(path, progress())?;
-    let mut tables = Tables::open(session::open(&env)?, &checked, &env).await?;
+    let parameters = parameters(&checked, &env);
+    let values = Values {
+        interval: parameters.interval,
+        run_id: parameters.run_id.clone(),
+        pipeline: manifest.metadata.name.clone(),
+        namespace: manifest.metadata.namespace.clone(),
+    };
+    let checked = fill::templates(&checked, &values)?;
+    let mut tables = Tables::open(session::open(&env, parameters)?, &checked, &env, None).await?;
     tables.transform().await?;
     let (schema, mut rows) = tables.rows(name, &[], name).await?;
     let mut batches = Vec::new();
@@ -232,6 +248,11 @@ async fn preview_command(path: &Path, name: &str, rows_max: usize) -> Result<()>
         say(&format!("{}: {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { ", required" }));
     }
     Ok(())
+}
+
+/// What SQL asks of a run, for a look outside of one.
+fn parameters(checked: &Checked, env: &Env) -> Parameters {
+    Parameters { interval: intervals::of_a_look(checked, env.now()), run_id: uuid::Uuid::nil().to_string() }
 }
 
 fn names(checked: &Checked) -> impl Iterator<Item = &str> {

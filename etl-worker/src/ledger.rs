@@ -87,6 +87,8 @@ pub struct State {
 pub struct Memory {
     /// For each incremental source the exclusive upper bound of the cursor values that are committed.
     pub watermarks: BTreeMap<String, String>,
+    /// What the last good run was made from, where that can be known ([`crate::unchanged`]).
+    pub fingerprint: Option<String>,
 }
 
 /// Who may change the pipeline's data, and until when.
@@ -144,6 +146,19 @@ impl State {
     /// The end of the newest committed interval.
     pub fn committed_until(&self) -> Option<Timestamp> {
         self.committed.iter().map(|interval| interval.end).max()
+    }
+
+    /// The start of the oldest committed interval.
+    pub fn committed_from(&self) -> Option<Timestamp> {
+        self.committed.iter().map(|interval| interval.start).min()
+    }
+
+    /// The stretches between committed intervals, and between `initial` and the first one, the oldest first.
+    pub fn missing(&self, initial: Option<Timestamp>) -> Vec<Interval> {
+        let ends = initial.into_iter().chain(self.committed.iter().map(|interval| interval.end));
+        let starts = self.committed.iter().map(|interval| interval.start);
+        let starts = starts.skip(usize::from(initial.is_none()));
+        ends.zip(starts).filter(|(end, start)| end < start).map(|(start, end)| Interval { start, end }).collect()
     }
 
     /// Whether an interval lies in committed ones.
@@ -273,6 +288,11 @@ impl Ledger {
         .await
     }
 
+    /// Records that an interval needs no rows: everything is as the last good run read it.
+    pub async fn verify(&self, interval: Interval) -> Result<()> {
+        self.change(|state, _| state.add_committed(interval)).await
+    }
+
     /// Lets go of the lock. An error is only worth a line in the log: the lock expires.
     pub async fn release(&self) {
         if let Err(error) = self.change(|state, _| state.lock = None).await {
@@ -352,6 +372,27 @@ mod tests {
         assert_eq!(state.overlap(&interval(25, 35)), Some(&interval(0, 30)));
         assert_eq!(state.overlap(&interval(30, 50)), None);
         assert_eq!(state.committed_until(), Some(Timestamp::from_second(60).unwrap()));
+    }
+
+    #[test]
+    fn what_lies_between_committed_intervals_is_missing() {
+        let state = |spans: &[(i64, i64)]| State {
+            committed: spans.iter().map(|(start, end)| interval(*start, *end)).collect(),
+            ..State::default()
+        };
+        let at = |seconds| Some(Timestamp::from_second(seconds).unwrap());
+        for (committed, initial, want) in [
+            (&[][..], None, &[][..]),
+            (&[], at(5), &[]),
+            (&[(0, 10)], None, &[]),
+            (&[(0, 10), (20, 30), (40, 50)], None, &[(10, 20), (30, 40)]),
+            (&[(10, 20)], at(5), &[(5, 10)]),
+            (&[(10, 20)], at(10), &[]),
+            (&[(10, 20), (30, 40)], at(15), &[(20, 30)]),
+        ] {
+            let want: Vec<_> = want.iter().map(|(start, end)| interval(*start, *end)).collect();
+            assert_eq!(state(committed).missing(initial), want, "{committed:?} from {initial:?}");
+        }
     }
 
     #[test]

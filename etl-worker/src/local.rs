@@ -1,5 +1,5 @@
 //! `--local DIR`: the same manifest on a laptop. Database sinks become tables of `DIR/reporting.db`, lakes folders under
-//! `DIR/lake`.
+//! `DIR/lake`, raw copies under `DIR/raw`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,11 +32,14 @@ pub fn redirect(mut checked: Checked, folder: &Path) -> Result<Checked> {
                 database(&folder, table.clone())
             }
             SinkKind::Lake { url, partition_by, compression } => SinkKind::Lake {
-                url: lake(&folder, url, &sink.field)?,
+                url: under(&folder.join("lake"), url, &format!("{}.lake.url", sink.field))?,
                 partition_by: partition_by.clone(),
                 compression: *compression,
             },
         };
+    }
+    if let Some(raw) = &mut checked.raw {
+        raw.url = under(&folder.join("raw"), &raw.url, "spec.raw.url")?;
     }
     Ok(checked)
 }
@@ -45,13 +48,12 @@ fn database(folder: &Path, table: String) -> SinkKind {
     SinkKind::Sqlite { path: folder.join(DATABASE).display().to_string(), table }
 }
 
-/// `s3://bucket/silver/series` becomes `DIR/lake/silver/series`.
-fn lake(folder: &Path, url: &str, field: &str) -> Result<String> {
-    let parsed = Url::parse(url).map_err(|error| {
-        RunError::at(Code::ManifestInvalid, format!("{field}.lake.url"), format!("{url} is no URL: {error}"))
-    })?;
-    let path = folder.join("lake").join(parsed.path().trim_matches('/'));
-    Url::from_file_path(&path).map(|url| url.to_string()).map_err(|()| {
-        RunError::at(Code::ManifestInvalid, format!("{field}.lake.url"), format!("{} is no folder", path.display()))
-    })
+/// `s3://bucket/silver/series` becomes `FOLDER/silver/series`.
+fn under(folder: &Path, url: &str, field: &str) -> Result<String> {
+    let invalid = |message: String| RunError::at(Code::ManifestInvalid, field, message);
+    let parsed = Url::parse(url).map_err(|error| invalid(format!("{url} is no URL: {error}")))?;
+    let path = folder.join(parsed.path().trim_matches('/'));
+    Url::from_file_path(&path)
+        .map(|url| url.to_string())
+        .map_err(|()| invalid(format!("{} is no folder", path.display())))
 }

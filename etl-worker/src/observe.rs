@@ -121,7 +121,8 @@ impl Observer {
         &self.field
     }
 
-    fn nulls_of(&self, column: &str) -> u64 {
+    /// NULLs seen in a watched column.
+    pub fn nulls_of(&self, column: &str) -> u64 {
         let watched = self.nulls.get().into_iter().flatten();
         watched.filter(|(name, ..)| name == column).map(|(.., nulls)| nulls.load(Ordering::Relaxed)).sum()
     }

@@ -11,32 +11,46 @@ use jiff::Timestamp;
 use report_api::checked::{Checked, SinkKind, SinkMode};
 use report_api::interval::Interval;
 use report_api::pipeline::WhenBusy;
-use report_api::result::{ModelResult, RunResult, SinkResult, SourceResult, Stage, State as RunState};
+use report_api::result::{
+    MissingIntervals, ModelResult, RunResult, SinkResult, SourceResult, Stage, State as RunState,
+};
+use report_api::sink::ReplaceBy;
+use report_api::template::Values;
 
 use crate::check;
 use crate::crash;
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
+use crate::fill;
+use crate::intervals::{self, Planned};
 use crate::ledger::lake::LakeStore;
 use crate::ledger::postgres::PostgresStore;
 use crate::ledger::sqlite::SqliteStore;
 use crate::ledger::{self, Commit, Ledger, Prepared, State, Store};
 use crate::objects::Folder;
-use crate::session;
+use crate::raw::Raw;
+use crate::session::{self, Parameters};
 use crate::sink::{self, Owner, PreparedSink, Sink, Window};
 use crate::tables::Tables;
+use crate::unchanged;
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The pipeline's identity in ledgers: `[installation/]namespace/name`.
     pub identity: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Its namespace, where it has one.
+    pub namespace: Option<String>,
     /// The run's id: stable over its attempts.
     pub run_id: String,
     /// The time to run for.
     pub wanted: Wanted,
     /// A scheduled time before this one is not run any more: the schedule was changed or the pipeline resumed.
     pub schedule_epoch: Option<Timestamp>,
+    /// Whether to read everything again and to take the place of all rows, also where a sink appends or merges.
+    pub full_refresh: bool,
 }
 
 /// The time that a run is asked to cover.
@@ -50,11 +64,30 @@ pub enum Wanted {
     Exactly(Interval),
 }
 
+impl Request {
+    /// `namespace/name`, below which what is the pipeline's own is kept in shared places.
+    fn path(&self) -> String {
+        format!("{}/{}", self.namespace.as_deref().unwrap_or("default"), self.pipeline)
+    }
+}
+
+impl Wanted {
+    /// Up to when.
+    pub fn end(&self) -> Timestamp {
+        match self {
+            Self::Tick(end) | Self::Until(end) => *end,
+            Self::Exactly(interval) => interval.end,
+        }
+    }
+}
+
 /// What a run has done so far, also when it fails: the result is made from it.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The result so far.
     pub result: RunResult,
+    /// What it was at the last commit of this run: with `maxInterval` a run has several.
+    before: RunResult,
 }
 
 impl Report {
@@ -70,7 +103,7 @@ impl Report {
         let mut result = RunResult::new(RunState::Failed, Stage::Plan);
         result.started = Some(now);
         result.worker_version = Some(env!("CARGO_PKG_VERSION").into());
-        Self { result }
+        Self { before: result.clone(), result }
     }
 
     fn skip(&mut self, why: impl Into<String>) {
@@ -139,6 +172,8 @@ async fn with_lock(
     report: &mut Report,
     ledger: &Ledger,
 ) -> Result<()> {
+    let refreshed = request.full_refresh.then(|| refreshed(checked));
+    let checked = refreshed.as_ref().unwrap_or(checked);
     let owner = Owner { identity: request.identity.clone() };
     let mut sinks = Vec::with_capacity(checked.sinks.len());
     for spec in &checked.sinks {
@@ -149,31 +184,98 @@ async fn with_lock(
     complete(checked, &mut sinks, ledger, env).await?;
 
     let state = ledger.state().await;
-    if let Some(last) = state.last.as_ref().filter(|last| last.run_id == request.run_id) {
-        // An earlier attempt of this run has committed, and could not say so.
-        report.result.interval = Some(last.interval);
-        succeed(report, last.sinks.clone());
-        return Ok(());
+    let until = match state.committed_until() {
+        None => sinks_until(&mut sinks).await?,
+        until => until,
+    };
+    let steps = match intervals::plan(request, checked, &state, until)? {
+        Planned::Steps(steps) => steps,
+        Planned::Nothing(why) => {
+            match state.last.filter(|last| last.run_id == request.run_id) {
+                // An earlier attempt of this run has committed, and could not say so.
+                Some(last) => succeed(report, last.interval, last.sinks),
+                None => report.skip(why),
+            }
+            return Ok(());
+        }
+    };
+    let whole = steps.whole();
+    env.progress.step("plan", "interval", &whole.to_string());
+    for (at, interval) in steps.enumerate() {
+        if at > 0 {
+            // An epoch of its own for each step: by it the sinks tell one step's commit from another's.
+            ledger.raise(ledger.epoch().await).await?;
+            fence(&mut sinks, ledger).await?;
+            env.progress.step("plan", "interval", &interval.to_string());
+        }
+        report.result.interval = Some(Interval { start: whole.start, ..interval });
+        match one_interval(request, checked, interval, &mut sinks, ledger, env, report).await? {
+            Some(committed) => succeed(report, interval, committed),
+            None => {
+                report.skip("all inputs are unchanged since the last good run, and so is the manifest");
+                report.result.unchanged = true;
+            }
+        }
     }
-    let Some(interval) = interval(request, checked, &state, &mut sinks, report).await? else { return Ok(()) };
-    report.result.interval = Some(interval);
-    env.progress.step("plan", "interval", &interval.to_string());
+    report.result.missing_intervals = missing(&ledger.state().await, checked);
+    Ok(())
+}
 
+/// Reads, stages, checks and commits one interval. Gives what each sink committed; None where a scheduled run finds all
+/// as the last good run has read it.
+async fn one_interval(
+    request: &Request,
+    checked: &Checked,
+    interval: Interval,
+    sinks: &mut [Box<dyn Sink + '_>],
+    ledger: &Ledger,
+    env: &Env,
+    report: &mut Report,
+) -> Result<Option<Vec<SinkResult>>> {
     // Filled by the stages, and the ledger's from the commit on.
-    let memory = state.memory.clone();
+    let mut memory = ledger.state().await.memory;
     let epoch = ledger.epoch().await;
-    for sink in &mut sinks {
+    for sink in &mut *sinks {
         sink.clean(epoch, None).await?;
     }
 
     report.result.stage = Stage::Extract;
-    let mut tables = Tables::open(session::open(env)?, checked, env).await?;
+    let values = Values {
+        interval,
+        run_id: request.run_id.clone(),
+        pipeline: request.pipeline.clone(),
+        namespace: request.namespace.clone(),
+    };
+    let checked = &fill::templates(checked, &values)?;
+    let parameters = Parameters { interval, run_id: request.run_id.clone() };
+    let context = session::open(env, parameters)?;
+    let raw = match &checked.raw {
+        Some(raw) => {
+            // Each step of a run reads anew; all attempts at a step read the same.
+            let run = format!("{}-{}", request.run_id, interval.start.as_second());
+            let raw = Raw::open(raw, &request.path(), &run, env)?;
+            raw.clean(env.now()).await?;
+            Some(raw)
+        }
+        None => None,
+    };
+    let mut tables = Tables::open(context.clone(), checked, env, raw.as_ref()).await?;
+    let fingerprint = unchanged::fingerprint(checked, &context, |source| tables.input(source));
+    let is_scheduled = matches!(request.wanted, Wanted::Tick(_));
+    if is_scheduled && fingerprint.is_some() && fingerprint == memory.fingerprint {
+        // A sink that was moved since is empty.
+        if sinks_until(sinks).await?.is_some() {
+            ledger.verify(interval).await?;
+            return Ok(None);
+        }
+    }
+    memory.fingerprint = fingerprint;
     report.result.stage = Stage::Stage;
-    let staged = stage(checked, &mut sinks, &mut tables, epoch, env).await;
+    let staged = stage(checked, sinks, &mut tables, epoch, env).await;
     note_rows(report, checked, &tables);
     let staged = match staged {
         Ok(staged) => staged,
-        Err(error) => return Err(discard(&mut sinks, epoch, error).await),
+        Err(error) => return Err(discard(sinks, epoch, error).await),
     };
     crash::point("after_stage");
 
@@ -181,7 +283,7 @@ async fn with_lock(
     let verdict = decide(checked, &tables, report, env).await;
     note_rows(report, checked, &tables);
     if let Err(error) = verdict {
-        return Err(discard(&mut sinks, epoch, error).await);
+        return Err(discard(sinks, epoch, error).await);
     }
 
     report.result.stage = Stage::Commit;
@@ -189,9 +291,23 @@ async fn with_lock(
     crash::point("before_prepared");
     ledger.prepare(prepared.clone()).await?;
     crash::point("after_prepared");
-    let committed = commit(&prepared, checked, &mut sinks, ledger, env).await?;
-    succeed(report, committed);
-    Ok(())
+    commit(&prepared, checked, sinks, ledger, env).await.map(Some)
+}
+
+/// The manifest for a run that takes the place of all rows.
+fn refreshed(checked: &Checked) -> Checked {
+    let mut checked = checked.clone();
+    for sink in &mut checked.sinks {
+        match &sink.mode {
+            SinkMode::Replace(_) => {}
+            SinkMode::Append => sink.mode = SinkMode::Replace(ReplaceBy::default()),
+            SinkMode::Merge { key } => {
+                sink.primary_key.clone_from(key);
+                sink.mode = SinkMode::Replace(ReplaceBy::default());
+            }
+        }
+    }
+    checked
 }
 
 /// Opens the ledger: in the first database sink's database, else under the first lake's root.
@@ -323,55 +439,20 @@ fn mode_name(staged: &PreparedSink) -> &'static str {
     }
 }
 
-/// The interval of this run; None if there is nothing to do, which the report then says.
-async fn interval(
-    request: &Request,
-    checked: &Checked,
-    state: &State,
-    sinks: &mut [Box<dyn Sink + '_>],
-    report: &mut Report,
-) -> Result<Option<Interval>> {
-    let mut until = state.committed_until();
-    if until.is_none() {
-        // The ledger is new, or was lost or moved: the sinks' own rows say how far each got.
-        let mut ends = Vec::with_capacity(sinks.len());
-        for sink in sinks.iter_mut() {
-            ends.push(sink.committed_until().await?);
-        }
-        until = ends.into_iter().min().flatten();
+/// The gaps in what is committed.
+fn missing(state: &State, checked: &Checked) -> Option<MissingIntervals> {
+    let gaps = state.missing(checked.initial);
+    let oldest = *gaps.first()?;
+    Some(MissingIntervals { count: u32::try_from(gaps.len()).unwrap_or(u32::MAX), oldest })
+}
+
+/// How far every sink says that it got. It counts where the ledger is new, was lost or has moved.
+async fn sinks_until(sinks: &mut [Box<dyn Sink + '_>]) -> Result<Option<Timestamp>> {
+    let mut ends = Vec::with_capacity(sinks.len());
+    for sink in sinks {
+        ends.push(sink.committed_until().await?);
     }
-    let appends = checked.sinks.iter().any(|sink| sink.mode == SinkMode::Append);
-    let interval = match request.wanted {
-        Wanted::Exactly(interval) => interval,
-        Wanted::Tick(end) | Wanted::Until(end) => {
-            let previous_tick = || {
-                checked
-                    .schedule
-                    .as_ref()
-                    .and_then(|schedule| schedule.latest_at_or_before(end - jiff::SignedDuration::from_micros(1)))
-            };
-            let start = until.or_else(previous_tick).unwrap_or(Timestamp::UNIX_EPOCH);
-            if end <= start {
-                report.skip(format!("everything up to {start} is committed already"));
-                return Ok(None);
-            }
-            Interval { start, end }
-        }
-    };
-    if appends && state.covers(&interval) {
-        report.skip(format!("the interval {interval} is committed already, and append adds an interval once"));
-        return Ok(None);
-    }
-    if let Some(overlap) = state.overlap(&interval).filter(|_| appends) {
-        return Err(RunError::at(
-            Code::IntervalOverlaps,
-            "spec.sinks",
-            format!(
-                "{interval} overlaps {overlap}, which is committed, and a sink appends; ask for the part that is missing"
-            ),
-        ));
-    }
-    Ok(Some(interval))
+    Ok(ends.into_iter().min().flatten())
 }
 
 /// Runs the models and stages every sink.
@@ -415,14 +496,21 @@ async fn discard(sinks: &mut [Box<dyn Sink + '_>], epoch: u64, error: RunError) 
     error
 }
 
+/// Puts what this interval's sources and models gave into the result, with that of the run's intervals before it.
 fn note_rows(report: &mut Report, checked: &Checked, tables: &Tables<'_>) {
+    let before = &report.before;
     let result = &mut report.result;
     result.sources = checked
         .sources
         .iter()
         .filter_map(|source| {
-            let rows = tables.seen(&source.name)?.rows();
-            Some(SourceResult { name: source.name.clone(), rows, bytes: tables.input(&source.name)?.bytes })
+            let before = before.sources.iter().find(|before| before.name == source.name);
+            let (rows, bytes) = before.map_or((0, 0), |before| (before.rows, before.bytes));
+            Some(SourceResult {
+                name: source.name.clone(),
+                rows: rows + tables.seen(&source.name)?.rows(),
+                bytes: bytes + tables.input(&source.name)?.bytes,
+            })
         })
         .collect();
     result.rows_read = result.sources.iter().map(|source| source.rows).sum();
@@ -430,19 +518,28 @@ fn note_rows(report: &mut Report, checked: &Checked, tables: &Tables<'_>) {
         .models
         .iter()
         .filter_map(|model| {
+            let before = before.models.iter().find(|before| before.name == model.name).map_or(0, |before| before.rows);
             let seen = tables.seen(&model.name)?;
             // A model that was merged into the one that reads it has no rows of its own.
-            seen.is_complete().then(|| ModelResult { name: model.name.clone(), rows: seen.rows() })
+            seen.is_complete().then(|| ModelResult { name: model.name.clone(), rows: before + seen.rows() })
         })
         .collect();
 }
 
-fn succeed(report: &mut Report, sinks: Vec<SinkResult>) {
+/// Puts a commit into the result.
+fn succeed(report: &mut Report, interval: Interval, mut sinks: Vec<SinkResult>) {
+    for sink in &mut sinks {
+        let before = report.before.sinks.iter().find(|before| before.name == sink.name);
+        sink.rows += before.map_or(0, |before| before.rows);
+    }
     let result = &mut report.result;
     result.state = RunState::Succeeded;
     result.stage = Stage::Done;
+    result.interval =
+        Some(Interval { start: report.before.interval.map_or(interval.start, |all| all.start), ..interval });
     result.rows_written = sinks.iter().map(|sink| sink.rows).sum();
     result.sinks = sinks;
+    report.before = result.clone();
 }
 
 /// Renews the lock until it is lost.

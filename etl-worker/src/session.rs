@@ -1,15 +1,22 @@
 //! The one DataFusion session of a run: its SQL dialect, its memory and its disk, and what its errors mean.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{Expr, Value, visit_expressions_mut};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use report_api::interval::Interval;
 
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
+use crate::quote;
 
 /// Rows in a batch: DataFusion's own choice, large enough to be quick and small enough for wide rows.
 pub const BATCH_ROWS: usize = 8192;
@@ -20,8 +27,61 @@ const POOL_BYTES_MIN: u64 = 32 << 20;
 /// Operators that work beside each other each hold memory; two are enough for the containers that runs have.
 const PARTITIONS_MAX: usize = 2;
 
+/// What SQL may ask of its run: `$interval_start`, `$interval_end` and `$run_id`.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    /// The time that the run is for.
+    pub interval: Interval,
+    /// The run's id.
+    pub run_id: String,
+}
+
+/// Plans a SELECT with the session's parameters filled in: as typed values in what was parsed, never as text.
+pub async fn query(context: &SessionContext, sql: &str, field: &str) -> Result<DataFrame> {
+    let state = context.state();
+    let failed = |error| sql_error(error, field);
+    let dialect = state.config().options().sql_parser.dialect;
+    let mut statement = state.sql_to_statement(sql, &dialect).map_err(failed)?;
+    if let (Statement::Statement(statement), Some(parameters)) =
+        (&mut statement, state.config().get_extension::<Parameters>())
+    {
+        fill_in(statement, &parameters).map_err(failed)?;
+    }
+    let plan = state.statement_to_plan(statement).await.map_err(failed)?;
+    Ok(DataFrame::new(state, plan))
+}
+
+fn fill_in(
+    statement: &mut datafusion::sql::sqlparser::ast::Statement,
+    parameters: &Parameters,
+) -> datafusion::error::Result<()> {
+    let time = |time: jiff::Timestamp| format!("arrow_cast('{time}', 'Timestamp(Microsecond, Some(\"UTC\"))')");
+    let parse = |text: &str| Parser::new(&PostgreSqlDialect {}).try_with_sql(text)?.parse_expr();
+    let values = [
+        ("$interval_start", parse(&time(parameters.interval.start))),
+        ("$interval_end", parse(&time(parameters.interval.end))),
+        ("$run_id", parse(&quote::literal(&parameters.run_id))),
+    ];
+    let filled = visit_expressions_mut(statement, |expr| {
+        if let Expr::Value(value) = expr
+            && let Value::Placeholder(name) = &value.value
+            && let Some((_, value)) = values.iter().find(|(known, _)| known == name)
+        {
+            match value {
+                Ok(value) => *expr = value.clone(),
+                Err(error) => return ControlFlow::Break(error.clone()),
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    match filled {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error.into()),
+    }
+}
+
 /// Makes the session of a run.
-pub fn open(env: &Env) -> Result<SessionContext> {
+pub fn open(env: &Env, parameters: Parameters) -> Result<SessionContext> {
     let spill = env.scratch().join("spill");
     std::fs::create_dir_all(&spill)
         .map_err(|error| RunError::new(Code::DiskExceeded, "can't make a folder for spilled data").caused_by(error))?;
@@ -37,6 +97,7 @@ pub fn open(env: &Env) -> Result<SessionContext> {
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut config = SessionConfig::new()
+        .with_extension(Arc::new(parameters))
         .with_batch_size(BATCH_ROWS)
         .with_target_partitions(cores.min(PARTITIONS_MAX))
         .with_information_schema(false);

@@ -31,7 +31,7 @@ pub async fn fetch(source: &CheckedSource, env: &Env) -> Result<RawInput> {
 }
 
 /// A digest as people write it.
-fn hexadecimal(digest: &[u8]) -> String {
+pub(crate) fn hexadecimal(digest: &[u8]) -> String {
     use std::fmt::Write;
     digest.iter().fold(String::with_capacity(digest.len() * 2), |mut text, byte| {
         // Writing to a String can't fail.

@@ -27,9 +27,10 @@ use crate::decode;
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
 use crate::observe::{Observer, RowStream, observed};
+use crate::raw::Raw;
 use crate::session::sql_error;
 use crate::source::{self, RawInput};
-use crate::{quote, scratch, types};
+use crate::{quote, scratch, session, types};
 
 /// Batches on their way from a decoder to the SQL engine.
 const BATCHES_IN_FLIGHT: usize = 2;
@@ -90,11 +91,11 @@ impl<'a> Tables<'a> {
     }
 
     /// Fetches the inputs that somebody reads.
-    pub async fn open(context: SessionContext, checked: &'a Checked, env: &'a Env) -> Result<Self> {
+    pub async fn open(context: SessionContext, checked: &'a Checked, env: &'a Env, raw: Option<&Raw>) -> Result<Self> {
         let needed = needed(checked);
         let mut inputs = BTreeMap::new();
         for source in checked.sources.iter().filter(|source| needed.contains(&source.name)) {
-            let input = source::fetch(source, env).await?;
+            let input = fetch(source, env, raw).await?;
             env.progress.step("extract", &format!("source {}", source.name), &format!("{} bytes", input.bytes));
             inputs.insert(source.name.clone(), Arc::new(input));
         }
@@ -155,7 +156,7 @@ impl<'a> Tables<'a> {
 
     /// The rows of a SELECT.
     pub async fn query(&self, sql: &str, field: &str) -> Result<(SchemaRef, RowStream)> {
-        let frame = self.context.sql(sql).await.map_err(|e| sql_error(e, field))?;
+        let frame = session::query(&self.context, sql, field).await?;
         let schema = Arc::clone(frame.schema().inner());
         let owned = field.to_owned();
         let stream = frame.execute_stream().await.map_err(|e| sql_error(e, field))?;
@@ -216,8 +217,7 @@ impl<'a> Tables<'a> {
         for check in &self.checked.checks {
             match &check.rule {
                 CheckRule::Sql { sql, .. } => {
-                    let frame =
-                        self.context.sql(sql).await.map_err(|e| sql_error(e, &format!("{}.sql", check.field)))?;
+                    let frame = session::query(&self.context, sql, &format!("{}.sql", check.field)).await?;
                     self.readers_in(frame.logical_plan());
                 }
                 CheckRule::Unique { on, .. } => *self.readers.entry(on.clone()).or_default() += 1,
@@ -258,7 +258,7 @@ impl<'a> Tables<'a> {
 
     /// A model's rows in the types that sinks know.
     async fn model(&self, model: &CheckedModel) -> Result<DataFrame> {
-        let frame = self.context.sql(&model.sql).await.map_err(|e| sql_error(e, &format!("{}.sql", model.field)))?;
+        let frame = session::query(&self.context, &model.sql, &format!("{}.sql", model.field)).await?;
         types::settle(frame, &model.field)
     }
 
@@ -277,6 +277,17 @@ impl<'a> Tables<'a> {
         self.context.register_parquet(quote::ident(name), text, options).await.map_err(|e| sql_error(e, field))?;
         Ok(())
     }
+}
+
+/// Brings an input to local disk: from the copy that an earlier attempt has kept, else from where it is.
+async fn fetch(source: &CheckedSource, env: &Env, raw: Option<&Raw>) -> Result<RawInput> {
+    let Some(raw) = raw else { return source::fetch(source, env).await };
+    if let Some(input) = raw.read(&source.name, env).await? {
+        return Ok(input);
+    }
+    let input = source::fetch(source, env).await?;
+    raw.keep(&source.name, &input, env).await?;
+    Ok(input)
 }
 
 /// The sources and models that a sink or a check reads, directly or through models.

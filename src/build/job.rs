@@ -10,7 +10,9 @@ use k8s_openapi::api::batch::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::ObjectMeta;
-use report_api::contract::{ENV_INTERVAL_END, ENV_SCHEDULE_EPOCH, LABEL_SPEC_HASH, WORKER_CONTAINER};
+use report_api::contract::{
+    ENV_FULL_REFRESH, ENV_INTERVAL_END, ENV_INTERVAL_START, ENV_SCHEDULE_EPOCH, LABEL_SPEC_HASH, WORKER_CONTAINER,
+};
 use report_api::result::ErrorClass;
 
 use super::{Resolved, labels, pod};
@@ -28,15 +30,19 @@ pub enum Asked {
         /// When the schedule became what it is.
         epoch: Timestamp,
     },
-    /// A ReportRun made at this time.
+    /// A ReportRun.
     ByRun {
+        /// The start of the interval, where it names one.
+        start: Option<Timestamp>,
         /// The end of the interval.
-        at: Timestamp,
+        end: Timestamp,
+        /// Whether it reads everything again.
+        full_refresh: bool,
     },
 }
 
 /// The Job of a ReportRun that a person made, under the run's name and owned by it.
-pub fn of_run(resolved: &Resolved, run: &str, run_uid: &str, at: Timestamp) -> Job {
+pub fn of_run(resolved: &Resolved, run: &str, run_uid: &str, asked: &Asked) -> Job {
     let owner = OwnerReference {
         api_version: format!("{}/{}", report_api::GROUP, report_api::VERSION),
         kind: "ReportRun".into(),
@@ -45,7 +51,7 @@ pub fn of_run(resolved: &Resolved, run: &str, run_uid: &str, at: Timestamp) -> J
         controller: Some(true),
         block_owner_deletion: None,
     };
-    build(resolved, run, owner, &Asked::ByRun { at })
+    build(resolved, run, owner, asked)
 }
 
 /// The Job of a tick whose first Job never started, as the CronJob controller would make it now.
@@ -90,7 +96,15 @@ pub(super) fn spec(resolved: &Resolved, asked: &Asked) -> JobSpec {
     let mut template = resolved.pod.clone();
     match asked {
         Asked::BySchedule { epoch } => pod::set_env(&mut template, ENV_SCHEDULE_EPOCH, &epoch.to_string()),
-        Asked::ByRun { at } => pod::set_env(&mut template, ENV_INTERVAL_END, &at.to_string()),
+        Asked::ByRun { start, end, full_refresh } => {
+            if let Some(start) = start {
+                pod::set_env(&mut template, ENV_INTERVAL_START, &start.to_string());
+            }
+            pod::set_env(&mut template, ENV_INTERVAL_END, &end.to_string());
+            if *full_refresh {
+                pod::set_env(&mut template, ENV_FULL_REFRESH, "true");
+            }
+        }
     }
     let deadline_seconds = resolved.checked.timeout_seconds + DEADLINE_MARGIN_SECONDS;
     JobSpec {
@@ -140,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_job_of_a_run() {
-        let job = of_run(&fixtures::resolved("daily"), "now", "run-uid", fixtures::at("2027-03-01T12:34:56Z"));
+        let asked = Asked::ByRun { start: None, end: fixtures::at("2027-03-01T12:34:56Z"), full_refresh: false };
+        let job = of_run(&fixtures::resolved("daily"), "now", "run-uid", &asked);
         insta::assert_snapshot!(fixtures::yaml(&job));
     }
 

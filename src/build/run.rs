@@ -15,7 +15,12 @@ pub fn of_schedule(namespace: &str, pipeline: &str, pipeline_uid: &str, job: &st
             owner_references: Some(vec![owned_by_pipeline(pipeline, pipeline_uid)]),
             ..Default::default()
         },
-        spec: ReportRunSpec { pipeline_ref: PipelineRef { name: pipeline.into() }, trigger: Trigger::Schedule },
+        spec: ReportRunSpec {
+            pipeline_ref: PipelineRef { name: pipeline.into() },
+            trigger: Trigger::Schedule,
+            interval: None,
+            full_refresh: false,
+        },
         status: None,
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, Time};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use report_api::contract::{LABEL_PIPELINE, LABEL_SPEC_HASH, MANIFEST_FOLDER, WORKER_CONTAINER};
+use report_api::interval::Interval;
 use report_api::pipeline::{ReportPipeline, ReportPipelineSpec};
 use report_api::run::{ReportRun, Trigger};
 use report_api::status::{ReportPipelineStatus, ReportRunStatus};
@@ -135,6 +136,10 @@ pub struct RunView {
     pub pipeline: String,
     /// Why it exists.
     pub trigger: Trigger,
+    /// The time that it is to run for, where it names one.
+    pub interval: Option<Interval>,
+    /// Whether it reads everything again.
+    pub full_refresh: bool,
     /// What the operator last said about it.
     pub status: ReportRunStatus,
 }
@@ -160,7 +165,14 @@ impl From<ReportRun> for RunView {
             result.sources = Vec::new();
             result.models = Vec::new();
         }
-        Self { meta: Meta::of(&run.metadata), pipeline: run.spec.pipeline_ref.name, trigger: run.spec.trigger, status }
+        Self {
+            meta: Meta::of(&run.metadata),
+            pipeline: run.spec.pipeline_ref.name,
+            trigger: run.spec.trigger,
+            interval: run.spec.interval,
+            full_refresh: run.spec.full_refresh,
+            status,
+        }
     }
 }
 

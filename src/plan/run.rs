@@ -406,7 +406,12 @@ fn admit(scene: &Scene, run: &RunView, active: &mut Option<String>, plan: &mut P
         return waits(format!("waits until the name {} is free", resolved.config_map_name()));
     }
     *active = Some(run.meta.name.clone());
-    let job = build::job::of_run(resolved, &run.meta.name, &run.meta.uid, run.meta.created);
+    let asked = build::job::Asked::ByRun {
+        start: run.interval.map(|interval| interval.start),
+        end: run.interval.map_or(run.meta.created, |interval| interval.end),
+        full_refresh: run.full_refresh,
+    };
+    let job = build::job::of_run(resolved, &run.meta.name, &run.meta.uid, &asked);
     plan.writes.push(Write::CreateJob(Box::new(job)));
     ReportRunStatus { message: None, ..waits(String::new()) }
 }

@@ -4,6 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use report_api::problem::Problem;
+use report_api::result::MissingIntervals;
 use report_api::status::{ReportPipelineStatus, RunState, RunSummary, STATUS_RUNS_MAX, ScheduleEpoch, condition};
 
 use super::outcome::{MESSAGE_BYTES_MAX, Words};
@@ -42,6 +43,7 @@ pub fn pipeline(scene: &Scene, epoch: Option<ScheduleEpoch>, runs: &[Known], pla
         last_successful_run: ended(|run| run.status.state == Some(RunState::Succeeded), &before.last_successful_run),
         next_schedule_time: next_tick(scene).map(time),
         data_as_of: data_as_of(runs).max(before.data_as_of.as_ref().map(|time| time.0)).map(time),
+        missing_intervals: missing_intervals(&newest, before.missing_intervals),
         runs: newest.iter().take(STATUS_RUNS_MAX).map(|run| summary(run)).collect(),
         schedule_epoch: epoch,
         cron_job_generation: scene.cron_job.map(|cron_job| cron_job.meta.generation),
@@ -194,6 +196,15 @@ fn data_fresh(scene: &Scene, data_as_of: Option<Timestamp>, conditions: &mut Con
 fn data_as_of(runs: &[Known]) -> Option<Timestamp> {
     let counts = |run: &&Known| run.status.state == Some(RunState::Succeeded) || is_verified(run);
     runs.iter().filter(counts).filter_map(|run| run.status.result.as_ref()?.interval.map(|interval| interval.end)).max()
+}
+
+/// The gaps that the last run that looked at the ledger has seen.
+fn missing_intervals(newest: &[&Known], before: Option<MissingIntervals>) -> Option<MissingIntervals> {
+    let result = newest.iter().filter(|run| run.has_ended()).find_map(|run| run.status.result.as_ref());
+    match result {
+        Some(result) if result.interval.is_some() => result.missing_intervals,
+        _ => before,
+    }
 }
 
 /// A run that was skipped because its inputs are those of the last success.

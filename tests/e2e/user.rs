@@ -114,6 +114,15 @@ impl User {
         sh("kubectl", &["-n", &self.namespace, "apply", "-f", "-"], Some(&object.to_string()));
     }
 
+    /// Applies an object that is refused; gives the words.
+    #[track_caller]
+    pub(crate) fn try_apply(&self, object: &Value) -> String {
+        let (applied, words) =
+            try_sh("kubectl", &["-n", &self.namespace, "apply", "-f", "-"], Some(&object.to_string()));
+        assert!(!applied, "{words}");
+        words
+    }
+
     /// Sets the Secret with the connection URL.
     pub(crate) fn database(&self, role: &str, password: &str) {
         let (_, server) =

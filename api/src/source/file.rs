@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub struct FileSource {
     /// The path. A relative one starts at the manifest's folder on a laptop and at /files in the pod: mount the files
-    /// there with worker.podTemplate.
+    /// there with worker.podTemplate. It may be a template, such as {{ interval.start | date("%Y/%m") }}/orders.csv
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 1024)))]
     pub path: String,
 }

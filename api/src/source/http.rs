@@ -11,7 +11,8 @@ use crate::units::{Size, Span};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[cfg_attr(feature = "crd", derive(kube::KubeSchema))]
 pub struct HttpSource {
-    /// The address, with http or https. No user or password in it: use headers with valueFrom.
+    /// The address, with http or https. No user or password in it: use headers with valueFrom. It may be a template, such
+    /// as https://example.org/{{ interval.start | date("%Y-%m-%d") }}.csv
     #[cfg_attr(feature = "crd", schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://")))]
     pub url: String,
 

@@ -157,7 +157,7 @@ fn lake_root(field: &str, lake: &LakeSink, from: &str, tables: &Tables, problems
 }
 
 /// The root without a slash at its end.
-fn lake_url(text: &str) -> Result<String, String> {
+pub(super) fn lake_url(text: &str) -> Result<String, String> {
     const EXAMPLE: &str = "write s3://bucket/prefix or file:///absolute/folder";
     if text.contains("{{") {
         return Err("{{ }} is not filled in here; write the text as it is".into());
@@ -180,7 +180,7 @@ fn lake_url(text: &str) -> Result<String, String> {
             return Err(format!("the path is not absolute; write file:///{rest} with three slashes"));
         }
         "file" if path.trim_matches('/').is_empty() => {
-            return Err("the root of the file system can't be a lake; name a folder".into());
+            return Err("the root of the file system can't be filled; name a folder".into());
         }
         "file" => {}
         other => return Err(format!("{other}:// is not known; {EXAMPLE}")),

@@ -48,8 +48,7 @@ pub(super) fn check(field: String, source: &Source, problems: &mut Problems) -> 
 fn http_source(field: &str, http: &HttpSource, problems: &mut Problems) -> Option<String> {
     let at = format!("{field}.url");
     problems.plain_text(&at, &http.url, URL_CHARS_MAX);
-    problems.no_template(&at, &http.url);
-    let path = match parse(&http.url) {
+    let path = problems.rendered(&at, &http.url).and_then(|url| match parse(&url) {
         Ok(url) => {
             if !url.username().is_empty() || url.password().is_some() {
                 problems.add(at, "there is a user or password in it; send it as a header with valueFrom");
@@ -60,7 +59,7 @@ fn http_source(field: &str, http: &HttpSource, problems: &mut Problems) -> Optio
             problems.add(at, message);
             None
         }
-    };
+    });
     problems.list_len(&format!("{field}.headers"), http.headers.len(), 0, HEADERS_MAX);
     for (n, one) in http.headers.iter().enumerate() {
         let at = format!("{field}.headers[{n}]");
@@ -125,10 +124,10 @@ fn header(field: &str, header: &Header, problems: &mut Problems) {
 fn file_source(field: &str, file: &FileSource, problems: &mut Problems) {
     let at = format!("{field}.path");
     problems.plain_text(&at, &file.path, PATH_CHARS_MAX);
-    problems.no_template(&at, &file.path);
-    if file.path.is_empty() || file.path.ends_with('/') {
+    let Some(path) = problems.rendered(&at, &file.path) else { return };
+    if path.is_empty() || path.ends_with('/') {
         problems.add(at, "it names no file; write one such as data/orders.csv");
-    } else if let Some((scheme, _)) = file.path.split_once("://") {
+    } else if let Some((scheme, _)) = path.split_once("://") {
         let hint =
             if matches!(scheme, "http" | "https") { "write it as http: {url: …}" } else { "write the path alone" };
         problems.add(at, format!("{scheme}:// is an address, not a path; {hint}"));

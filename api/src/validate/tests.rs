@@ -176,6 +176,15 @@ fn a_wrong_setting_of_runs_says_what_to_write() {
             "startingDeadline: 5m",
             "spec.startingDeadline: 5m is less than 15m; write 15m or more: Kubernetes may be that late when many schedules are due at once",
         ),
+        ("raw: {url: s3://lake/raw, retention: 30d}", ""),
+        (
+            "raw: {url: lake/raw, retention: '30'}",
+            "spec.raw.retention: 30 has no unit; write 12h or 12m\nspec.raw.url: it is not an address; write s3://bucket/prefix or file:///absolute/folder",
+        ),
+        (
+            "maxInterval: 1d",
+            "spec.maxInterval: the sink silver replaces: of several intervals it would keep the rows of the last one only; use append, merge or deleteInsert there, or leave maxInterval out\nspec.maxInterval: the sink file replaces: of several intervals it would keep the rows of the last one only; use append, merge or deleteInsert there, or leave maxInterval out",
+        ),
         ("timeout: 0s", "spec.timeout: 0s is nothing; write 12h or 12m"),
         ("retries: 11", "spec.retries: 11 is outside 0 to 10"),
         ("history: {failed: 0}", "spec.history.failed: 0 is outside 1 to 100"),
@@ -248,7 +257,12 @@ fn a_wrong_source_says_what_to_write() {
         ),
         (
             "http: {url: 'https://x.org/{{ day }}.parquet'}",
-            "spec.sources[0].http.url: {{ }} is not filled in here; write the text as it is",
+            "spec.sources[0].http.url: the template is wrong: a name is not known; there are interval.start, interval.end, run.id, pipeline.name and pipeline.namespace",
+        ),
+        ("http: {url: 'https://x.org/{{ interval.start | date(\"%Y\") }}.parquet'}", ""),
+        (
+            "http: {url: '{{ pipeline.name }}/a.parquet'}",
+            "spec.sources[0].http.url: it has to begin with http:// or https://",
         ),
         (
             "http: {url: 'https://x.org/a.parquet', timeout: 1x, maxSize: 5GB}",
@@ -605,7 +619,7 @@ fn a_wrong_sink_says_what_to_write() {
         ),
         (
             "from: recent, lake: {url: 'file:///'}",
-            "spec.sinks[0].lake.url: the root of the file system can't be a lake; name a folder",
+            "spec.sinks[0].lake.url: the root of the file system can't be filled; name a folder",
         ),
         (
             "from: recent, lake: {url: 's3://lake', partitionBy: [a, a]}",

@@ -248,16 +248,22 @@ impl World {
         self.bucket().put(&self.object(path), content.to_owned().into()).await.unwrap();
     }
 
-    /// The Parquet files below a lake's root, whether they count or not.
-    pub(crate) async fn parquet_files(&self, lake: &str) -> Vec<String> {
+    /// The objects below a folder, by their paths in it, sorted.
+    pub(crate) async fn objects(&self, folder: &str) -> Vec<String> {
         use futures::TryStreamExt;
         use object_store::ObjectStore;
-        let root = self.object(lake);
+        let root = self.object(folder);
         let found: Vec<_> = self.bucket().list(Some(&root)).try_collect().await.unwrap();
         let mut paths: Vec<_> =
             found.iter().map(|object| object.location.as_ref()[root.as_ref().len() + 1..].to_owned()).collect();
-        paths.retain(|path| path.ends_with(".parquet"));
         paths.sort();
+        paths
+    }
+
+    /// The Parquet files below a lake's root, whether they count or not.
+    pub(crate) async fn parquet_files(&self, lake: &str) -> Vec<String> {
+        let mut paths = self.objects(lake).await;
+        paths.retain(|path| path.ends_with(".parquet"));
         paths
     }
 

@@ -5,8 +5,10 @@
 
 mod failures;
 mod harness;
+mod intervals;
 mod local;
 mod memory;
 mod modes;
+mod raw;
 mod real_data;
 mod recovery;
