@@ -25,7 +25,7 @@ check: ## what to run before a commit: format, lints, generated files, unit test
 test: ## everything, on a real cluster with real services (root); what CI runs
 	@dev/ci test
 
-test-worker: ## the worker's tests against real PostgreSQL, S3 and HTTP
+test-worker: ## the worker's tests against real PostgreSQL, MariaDB, S3 and HTTP
 	@dev/ci test-worker
 
 test-e2e: ## the operator's tests on a real cluster (root)

@@ -23,7 +23,7 @@ pub struct Column {
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 256)))]
     pub from: Option<String>,
     /// The type: string, boolean, int16, int32, int64, float32, float64, decimal(PRECISION,SCALE), date, timestamp
-    /// (without a zone) or timestamptz. A value that is none ends the run; nothing is rounded or cut.
+    /// (without a zone) or timestamptz. A row with a value that is none is a bad row; nothing is rounded or cut.
     #[serde(rename = "type")]
     #[cfg_attr(
         feature = "crd",
@@ -38,10 +38,49 @@ pub struct Column {
     /// True when the column may hold no NULL, and must be there. A column that is not required and not there is NULL.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub required: bool,
+    /// How numbers are written in a csv input, where not like 1234.5. Default: a point before the fraction and nothing
+    /// between thousands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<NumberFormat>,
+    /// How a date or timestamp is written in a csv, json or ndjson input, where not as in ISO 8601: %d/%m/%Y,
+    /// %d.%m.%Y %H:%M, %s for seconds since 1970, and so on, as in strptime. A timestamptz needs %z in it, or %s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(length(min = 2, max = 64)))]
+    pub format: Option<String>,
     /// What the column means; it becomes the comment of the column in the tables that are filled from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(length(max = 1024)))]
     pub description: Option<String>,
+}
+
+/// How numbers are written.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub struct NumberFormat {
+    /// The character before the fraction. Default: a point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 1)))]
+    pub decimal: Option<String>,
+    /// The character between thousands, such as "." or " ". It has to stand before each three digits, or nowhere: 1.23 is
+    /// then no number. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 1)))]
+    pub group: Option<String>,
+}
+
+/// What happens when an input's columns are other ones than before.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum ContractMode {
+    /// The run fails and names them.
+    #[default]
+    Freeze,
+    /// They come in.
+    Evolve,
+    /// New ones are left out.
+    Discard,
 }
 
 /// The types of columns. Timestamps count microseconds.

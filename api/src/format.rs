@@ -22,9 +22,10 @@ pub struct Format {
     pub parquet: Option<Parquet>,
 }
 
-/// Separated values. An empty field is NULL. A record with too few or too many fields ends the run, with its line.
+/// Separated values. An empty field is NULL; an empty field in quotes is an empty text in a string column and NULL in
+/// others. A record with too few or too many fields is a bad row.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub struct Csv {
     /// The character between fields. Default: a comma; "\t" for tabs.
@@ -41,9 +42,24 @@ pub struct Csv {
     /// False when the first record is data: the columns are then taken in the order of `columns`. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
-    /// How text is encoded: utf-8 (the default), latin-1 or windows-1252. Bytes that are none end the run.
+    /// How text is encoded: utf-8 (the default), latin-1 or windows-1252. A row with bytes that are none is a bad row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Encoding>,
+    /// Texts that mean NULL besides the empty one, such as NA or -. Only a field that is not in quotes is compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(length(max = 16), inner(length(min = 1, max = 64))))]
+    pub null_values: Vec<String>,
+    /// True when fields in quotes can be NULL too: for programs that put every field in quotes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quoted_nulls: bool,
+    /// A line that begins with this character is passed over, such as "#". Default: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 1)))]
+    pub comment: Option<String>,
+    /// How many lines to pass over before the header, such as a title. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(range(max = 1000)))]
+    pub skip_lines: Option<u32>,
 }
 
 /// One JSON document with an array of objects somewhere inside.

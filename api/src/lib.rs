@@ -10,6 +10,7 @@
 )]
 #![cfg_attr(feature = "crd", allow(clippy::duplicated_attributes, reason = "several printer columns have one type"))]
 
+pub mod bad_rows;
 pub mod check;
 pub mod checked;
 pub mod column;
@@ -19,6 +20,7 @@ pub mod cron;
 pub mod format;
 pub mod interval;
 pub mod manifest;
+pub mod mask;
 pub mod model;
 pub mod pipeline;
 pub mod problem;

@@ -21,4 +21,18 @@ pub struct Model {
     /// One SELECT. It may name sources and other models, but not itself.
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 65536)))]
     pub sql: String,
+    /// delta says that this SELECT is meant to see only the new rows of the incremental sources that it reads. Without
+    /// it, what needs all rows is refused over them: sums, DISTINCT, window functions, LIMIT, joins of new rows with new
+    /// rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads: Option<Reads>,
+}
+
+/// What a model over an incremental source sees of it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum Reads {
+    /// Only the rows that are new in this run.
+    Delta,
 }

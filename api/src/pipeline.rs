@@ -112,8 +112,9 @@ pub struct ReportPipelineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness: Option<Freshness>,
 
-    /// Where to keep verified copies of all inputs as they came, below the pipeline's namespace and name: each content
-    /// once, by its SHA-256. Another attempt of a run then reads what the first one has read. Default: none is kept.
+    /// Where to keep verified copies of all files as they came, below the pipeline's namespace and name: each content
+    /// once, by its SHA-256. Another attempt of a run then reads what the first one has read. Nothing is kept of a source
+    /// that masks columns, and nothing of databases. Default: none is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<Raw>,
 

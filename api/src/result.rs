@@ -202,7 +202,8 @@ impl ErrorClass {
 }
 
 /// What a source gave.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub struct SourceResult {
     /// The source's name.
@@ -211,6 +212,39 @@ pub struct SourceResult {
     pub rows: u64,
     /// Bytes read, as they came.
     pub bytes: u64,
+    /// Rows that were left out because they are not what the columns say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bad_rows: u64,
+    /// How the input's columns have changed since the last good run: + for a new one, - for one that is gone, ~ for another
+    /// type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(length(max = 100)))]
+    pub changes: Vec<String>,
+    /// For an incremental source, the cursor values that this run read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<WatermarkResult>,
+}
+
+/// Most changes of columns that a result lists for a source; the last entry says how many more there are.
+pub const CHANGES_MAX: usize = 100;
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The cursor values that a run read from an incremental source: from `from` on, up to but not including `to`. The next
+/// run starts at `to`, less the source's `lag`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub struct WatermarkResult {
+    /// Where reading began; none where it began with the oldest row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(length(max = 40)))]
+    pub from: Option<String>,
+    /// Where it ended; none where there has been no row yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(length(max = 40)))]
+    pub to: Option<String>,
 }
 
 /// What a model gave.
@@ -225,18 +259,32 @@ pub struct ModelResult {
 
 /// How a check came out.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub struct CheckResult {
     /// The check's name.
     pub name: String,
     /// Whether it holds.
     pub passed: bool,
-    /// What a failure does.
+    /// What its failure does; for a check with thresholds, by how many rows failed.
     pub severity: Severity,
     /// What is wrong, without any value of the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// How many rows failed, also where the check passes; none for checks that count no rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_rows: Option<u64>,
+    /// How many rows there were; none for sql checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// A few of the failing rows: each column's value as text, null for NULL. Only the ledger has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(skip))]
+    pub samples: Vec<Sample>,
 }
+
+/// A row that failed a check, as far as it is shown: column and value.
+pub type Sample = std::collections::BTreeMap<String, Option<String>>;
 
 /// What a sink committed.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -279,12 +327,21 @@ impl RunResult {
         }
     }
 
-    /// The result as JSON in at most `bytes_max` bytes. What does not fit is left out in this order, and named in
-    /// `shortened`: the ends of long messages, models, passed checks, sources, all checks, sinks, the error's message.
+    /// The whole result as JSON, with the samples of failing rows: for the ledger only.
+    pub fn whole(&self) -> String {
+        serde_json::to_string(self).expect("a result has only text keys and finite numbers")
+    }
+
+    /// The result as JSON in at most `bytes_max` bytes, for messages, logs and the resource's status. Samples of failing
+    /// rows are never in it. What else does not fit is left out in this order, and named in `shortened`: the ends of long
+    /// messages, models, passed checks, sources, all checks, sinks, the error's message.
     pub fn to_json(&self, bytes_max: usize) -> String {
-        let json =
-            |result: &Self| serde_json::to_string(result).expect("a result has only text keys and finite numbers");
+        let json = Self::whole;
         let mut result = self.clone();
+        if result.checks.iter().any(|check| !check.samples.is_empty()) {
+            result.checks.iter_mut().for_each(|check| check.samples.clear());
+            result.shortened.push("samples".into());
+        }
         type Shorten = fn(&mut RunResult);
         let steps: [(&str, Shorten); 7] = [
             ("messages", |r| {
@@ -379,6 +436,9 @@ mod tests {
                 passed: n % 2 == 0,
                 severity: Severity::Error,
                 message: Some("x".repeat(500)),
+                failing_rows: Some(n),
+                rows: Some(1000),
+                samples: vec![Sample::from([("email".into(), Some("secret@example.org".into()))])],
             });
         }
         result
@@ -393,6 +453,18 @@ mod tests {
             assert_eq!((back.state, back.rows_read), (State::Failed, 7));
             assert!(back.shortened.contains(&"models".to_owned()), "{:?}", back.shortened);
         }
+    }
+
+    #[test]
+    fn samples_are_in_the_whole_result_only() {
+        let result = large();
+        assert!(result.whole().contains("secret@example.org"));
+        for bytes_max in [4096, usize::MAX] {
+            let text = result.to_json(bytes_max);
+            assert!(!text.contains("example.org"), "{text}");
+            assert_eq!(RunResult::from_json(&text).unwrap().shortened[0], "samples");
+        }
+        assert_eq!(serde_json::from_str::<RunResult>(&result.whole()).unwrap(), result);
     }
 
     #[test]

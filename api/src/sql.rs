@@ -1,6 +1,8 @@
 //! What one SELECT reads. The parser and its dialect are those of DataFusion in the worker, so that what is understood
 //! here is understood there; whether columns and types fit is the worker's to say.
 
+mod delta;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -11,6 +13,8 @@ use sqlparser::ast::{
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token};
+
+pub(crate) use self::delta::needs_all_rows;
 
 /// A chain such as `1 + 1 + 1` nests as deep as it is long, and dropping what was parsed takes a piece of stack for each
 /// link: 64 KiB of SQL would overflow the 2 MiB of a thread and end the process. Pages are taken only as they are used.

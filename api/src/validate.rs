@@ -5,8 +5,11 @@
 //! what it returns is used only where there are none. Whether columns and types of the SQL fit is the worker's to say.
 
 mod check;
+mod delta;
+mod incremental;
 mod model;
 mod pod_template;
+mod rows;
 mod sink;
 mod source;
 mod worker;
@@ -14,11 +17,13 @@ mod worker;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::checked::{Checked, CheckedRaw, CheckedSink, SinkMode};
+use crate::column::ContractMode;
 use crate::connection::SecretKey;
 use crate::contract::SECRET_PREFIX;
 use crate::cron::{self, Schedule};
 use crate::pipeline::{CHECKS_MAX, MODELS_MAX, PIPELINE_NAME_MAX, Raw, ReportPipelineSpec, SINKS_MAX, SOURCES_MAX};
 use crate::problem::{Problem, near};
+use crate::source::Source;
 use crate::template;
 use crate::units::{Size, Span};
 
@@ -65,6 +70,7 @@ pub fn validate(name: &str, spec: &ReportPipelineSpec) -> Result<Checked, Vec<Pr
         .collect();
     sink::check_targets(&sinks, &mut problems);
     let max_interval_seconds = max_interval(spec, &sinks, &mut problems);
+    delta::check(&sources, &models, &sinks, &mut problems);
     if let Some(worker) = &spec.worker {
         worker::check(worker, &mut problems);
     }
@@ -176,12 +182,26 @@ fn secrets(spec: &ReportPipelineSpec, problems: &mut Problems) -> Vec<SecretKey>
             }
         }
     }
+    for (s, source) in spec.sources.iter().enumerate() {
+        for (m, key) in source.mask.iter().enumerate().filter_map(|(m, mask)| Some((m, mask.key.as_ref()?))) {
+            named.push((format!("spec.sources[{s}].mask[{m}].key.secretKeyRef"), (&key.secret_key_ref).into()));
+        }
+        if let Some(postgres) = &source.postgres {
+            named.push((
+                format!("spec.sources[{s}].postgres.connection.secretRef"),
+                (&postgres.connection.secret_ref).into(),
+            ));
+        }
+    }
     for (s, sink) in spec.sinks.iter().enumerate() {
         if let Some(postgres) = &sink.postgres {
             named.push((
                 format!("spec.sinks[{s}].postgres.connection.secretRef"),
                 (&postgres.connection.secret_ref).into(),
             ));
+        }
+        if let Some(mysql) = &sink.mysql {
+            named.push((format!("spec.sinks[{s}].mysql.connection.secretRef"), (&mysql.connection.secret_ref).into()));
         }
     }
     let mut variables: HashMap<String, SecretKey> = HashMap::new();
@@ -244,7 +264,8 @@ impl<'a> Tables<'a> {
                 }
             }
         }
-        for source in spec.sources.iter().filter(|source| !source.columns.is_empty()) {
+        let is_known = |source: &&Source| !source.columns.is_empty() && source.contract != Some(ContractMode::Evolve);
+        for source in spec.sources.iter().filter(is_known) {
             tables.columns.insert(&source.name, source.columns.iter().map(|column| column.name.as_str()).collect());
         }
         tables
@@ -273,18 +294,24 @@ impl<'a> Tables<'a> {
         problems.list_len(field, columns.len(), min, max);
         for (n, column) in columns.iter().enumerate() {
             let field = format!("{field}[{n}]");
-            if column.is_empty() || column.len() > IDENTIFIER_BYTES_MAX {
-                problems
-                    .add(field, format!("{column:?} can't be a column; names have 1 to {IDENTIFIER_BYTES_MAX} bytes"));
-            } else if columns[..n].contains(column) {
+            if columns[..n].contains(column) {
                 problems.add(field, format!("`{column}` is named twice; remove one"));
-            } else if let Some(known) = self.columns.get(table)
-                && !known.contains(&column.as_str())
-            {
-                let hint = near(column, known.iter().copied())
-                    .map_or(format!("it has {}", listed(known)), |meant| format!("did you mean `{meant}`?"));
-                problems.add(field, format!("{table} has no column `{column}`; {hint}"));
+            } else {
+                self.column(&field, table, column, problems);
             }
+        }
+    }
+
+    /// Checks a column of a table: refuses one that a source does not have.
+    fn column(&self, field: &str, table: &str, column: &str, problems: &mut Problems) {
+        if column.is_empty() || column.len() > IDENTIFIER_BYTES_MAX {
+            problems.add(field, format!("{column:?} can't be a column; names have 1 to {IDENTIFIER_BYTES_MAX} bytes"));
+        } else if let Some(known) = self.columns.get(table)
+            && !known.contains(&column)
+        {
+            let hint = near(column, known.iter().copied())
+                .map_or(format!("it has {}", listed(known)), |meant| format!("did you mean `{meant}`?"));
+            problems.add(field, format!("{table} has no column `{column}`; {hint}"));
         }
     }
 }

@@ -1,39 +1,43 @@
-//! The checks of a pipeline: those that watch rows as they pass, those that ask with a query, and the verdict.
+//! The checks of a pipeline: what they saw of rows as they passed, what the others ask with a query, and the verdict.
+//!
+//! [`watch`] looks at each batch beside staging; [`query`] asks what can't be seen so; [`baseline`] remembers what later
+//! runs are compared with. Messages hold counts and names, never values; a few failing rows are kept as samples, which
+//! only the ledger gets. Memory: one batch, and five rows of a check.
 
-use std::sync::Arc;
+mod baseline;
+mod query;
+mod sample;
+pub(crate) mod watch;
+mod words;
 
-use futures::TryStreamExt;
-use report_api::check::{Rows, Severity};
+use jiff::Timestamp;
+use report_api::check::Severity;
 use report_api::checked::{CheckRule, CheckedCheck};
-use report_api::result::CheckResult;
+use report_api::result::{CheckResult, Sample};
 
+use self::baseline::Compared;
+pub use self::baseline::{Baselines, remember};
+pub(crate) use self::query::{check_types, query};
 use crate::error::{Code, Result, RunError};
-use crate::observe::Observer;
-use crate::quote;
 use crate::tables::Tables;
 
-/// Runs all checks. The caller decides by [`verdict`].
-pub async fn all(checks: &[CheckedCheck], tables: &Tables<'_>) -> Result<Vec<CheckResult>> {
+/// Finishes all checks: `now` is what ages are measured against, `baselines` what good runs have left. The caller decides
+/// by [`verdict`].
+pub async fn all(
+    checks: &[CheckedCheck],
+    tables: &Tables<'_>,
+    now: Timestamp,
+    baselines: &Baselines,
+) -> Result<Vec<CheckResult>> {
     tables.drain().await?;
     let mut results = Vec::with_capacity(checks.len());
     for check in checks {
-        let wrong = match &check.rule {
-            CheckRule::NotNull { on, columns } => nulls(on, columns, seen(tables, on, check)?),
-            CheckRule::Rows { on, rows } => row_count(on, *rows, seen(tables, on, check)?.rows()),
-            CheckRule::Unique { on, columns } => duplicates(on, columns, tables, &check.field).await?,
-            CheckRule::Sql { sql, .. } => offending(sql, tables, &check.field).await?,
-        };
-        results.push(CheckResult {
-            name: check.name.clone(),
-            passed: wrong.is_none(),
-            severity: check.severity,
-            message: wrong,
-        });
+        results.push(one(check, tables, now, baselines).await?);
     }
     Ok(results)
 }
 
-/// An error that names every check of severity `error` that does not hold.
+/// An error that names every check that fails the run.
 pub fn verdict(checks: &[CheckedCheck], results: &[CheckResult]) -> Result<()> {
     let failed: Vec<_> =
         checks.iter().zip(results).filter(|(_, result)| !result.passed && result.severity == Severity::Error).collect();
@@ -49,73 +53,118 @@ pub fn verdict(checks: &[CheckedCheck], results: &[CheckResult]) -> Result<()> {
     ))
 }
 
-fn seen<'a>(tables: &'a Tables<'_>, on: &str, check: &CheckedCheck) -> Result<&'a Arc<Observer>> {
-    tables.seen(on).ok_or_else(|| RunError::at(Code::Internal, &check.field, format!("{on} was not read")))
+async fn one(check: &CheckedCheck, tables: &Tables<'_>, now: Timestamp, baselines: &Baselines) -> Result<CheckResult> {
+    let (rows, seen) = match check.rule.on() {
+        None => (None, watch::Seen::default()),
+        Some(on) => {
+            let observer = tables
+                .seen(on)
+                .ok_or_else(|| RunError::at(Code::Internal, &check.field, format!("{on} was not read")))?;
+            let seen = observer.seen_by(&check.name).unwrap_or_default();
+            if let Some(broken) = &seen.broken {
+                return Err(RunError::at(Code::Internal, &check.field, broken));
+            }
+            (Some(observer.rows()), seen)
+        }
+    };
+    let count = rows.unwrap_or_default();
+    Ok(match &check.rule {
+        CheckRule::NotNull { .. } | CheckRule::Accepted { .. } | CheckRule::Range { .. } | CheckRule::Regex { .. } => {
+            let what = words::failing(&check.rule, &seen.nulls, 0);
+            counted(check, seen.failing, rows, &what, seen.samples)
+        }
+        CheckRule::Unique { .. } | CheckRule::References { .. } | CheckRule::Sql { .. } => {
+            let found = query::run(check, tables).await?;
+            let what = words::failing(&check.rule, &[], found.rows);
+            counted(check, found.failing, rows, &what, found.samples)
+        }
+        CheckRule::Rows { on, rows: wanted } => match words::row_count(on, *wanted, count) {
+            Some(message) => said(check, rows, Compared::Fails(message)),
+            None => said(check, rows, Compared::Holds(String::new())),
+        },
+        CheckRule::RowsChange { on, max } => said(check, rows, baseline::compare_rows(on, count, *max, baselines)),
+        CheckRule::MeanChange { on, column, max, runs } => {
+            let compared = baseline::compare_mean((on, column), (seen.sum, seen.values), (*max, *runs), baselines);
+            said(check, rows, compared)
+        }
+        CheckRule::Fresh { on, column, max_age_seconds } => {
+            said(check, rows, fresh(on, column, *max_age_seconds, seen.newest, now))
+        }
+    })
 }
 
-fn nulls(on: &str, columns: &[String], observer: &Observer) -> Option<String> {
-    let found: Vec<_> = columns
-        .iter()
-        .map(|column| (column, observer.nulls_of(column)))
-        .filter(|(_, count)| *count > 0)
-        .map(|(column, count)| format!("{on}.{column} is NULL in {count} of {} rows", observer.rows()))
-        .collect();
-    (!found.is_empty()).then(|| found.join(", "))
-}
-
-fn row_count(on: &str, wanted: Rows, count: u64) -> Option<String> {
-    let below = wanted.min.filter(|min| count < u64::try_from(*min).unwrap_or(0));
-    let above = wanted.max.filter(|max| count > u64::try_from(*max).unwrap_or(0));
-    below
-        .map(|min| format!("{on} has {count} rows, fewer than {min}"))
-        .or_else(|| above.map(|max| format!("{on} has {count} rows, more than {max}")))
-}
-
-async fn duplicates(on: &str, columns: &[String], tables: &Tables<'_>, field: &str) -> Result<Option<String>> {
-    let columns_sql = quote::idents(columns);
-    let sql = format!(
-        "SELECT count(*) AS keys FROM (SELECT {columns_sql} FROM {} GROUP BY {columns_sql} HAVING count(*) > 1) AS d",
-        quote::ident(on)
-    );
-    let (_, mut rows) = tables.query(&sql, field).await?;
-    let mut keys = 0;
-    while let Some(batch) = rows.try_next().await? {
-        keys += arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Int64)
-            .ok()
-            .and_then(|column| {
-                use arrow::array::AsArray;
-                arrow::compute::sum(column.as_primitive::<arrow::datatypes::Int64Type>())
-            })
-            .unwrap_or(0);
+/// The result of a check that counts failing rows.
+fn counted(check: &CheckedCheck, failing: u64, rows: Option<u64>, what: &str, samples: Vec<Sample>) -> CheckResult {
+    let outcome = check.outcome(failing, rows.unwrap_or_default());
+    let message = match (failing, check.rule.on(), rows) {
+        (0, ..) => None,
+        (_, Some(on), Some(all)) => Some(format!("{} of {} of {on}: {what}", words::number(failing), words::rows(all))),
+        _ => Some(format!("{} {what}", words::rows(failing))),
+    };
+    CheckResult {
+        name: check.name.clone(),
+        passed: outcome.is_none(),
+        severity: outcome.unwrap_or_else(|| check.worst()),
+        message,
+        failing_rows: Some(failing),
+        rows,
+        samples,
     }
-    Ok((keys > 0).then(|| format!("{keys} values of {on}.({}) occur more than once", columns.join(", "))))
 }
 
-async fn offending(sql: &str, tables: &Tables<'_>, field: &str) -> Result<Option<String>> {
-    let (_, mut rows) = tables.query(sql, &format!("{field}.sql")).await?;
-    let mut count = 0;
-    while let Some(batch) = rows.try_next().await? {
-        count += batch.num_rows();
+/// The result of a check that holds or not.
+fn said(check: &CheckedCheck, rows: Option<u64>, compared: Compared) -> CheckResult {
+    let (passed, message) = match compared {
+        Compared::Holds(message) => (true, message),
+        Compared::Fails(message) => (false, message),
+    };
+    CheckResult {
+        name: check.name.clone(),
+        passed,
+        severity: check.worst(),
+        message: Some(message).filter(|message| !message.is_empty()),
+        failing_rows: None,
+        rows,
+        samples: Vec::new(),
     }
-    Ok((count > 0).then(|| format!("{count} rows should not be there")))
+}
+
+fn fresh(on: &str, column: &str, max_age_seconds: u64, newest: Option<i64>, now: Timestamp) -> Compared {
+    let Some(newest) = newest else { return Compared::Fails(format!("{on}.{column} has no value")) };
+    // A time in the future is fresh. Microseconds of all years of a column fit into 64 bits, and so does the difference.
+    let age = now.as_microsecond().saturating_sub(newest).max(0).unsigned_abs();
+    let words = format!("the newest {on}.{column} is {} old", words::span(age / 1_000_000));
+    if age > max_age_seconds.saturating_mul(1_000_000) {
+        Compared::Fails(format!("{words}; the most is {}", words::span(max_age_seconds)))
+    } else {
+        Compared::Holds(words)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use report_api::check::Rows;
+    use jiff::Timestamp;
 
-    use super::row_count;
+    use super::baseline::Compared;
+    use super::fresh;
 
     #[test]
-    fn row_counts_are_held_against_both_bounds() {
-        let rows = |min, max| Rows { min, max };
-        for (wanted, count, want) in [
-            (rows(Some(1), None), 0, Some("t has 0 rows, fewer than 1")),
-            (rows(Some(1), None), 1, None),
-            (rows(None, Some(2)), 3, Some("t has 3 rows, more than 2")),
-            (rows(Some(0), Some(2)), 2, None),
+    fn the_newest_time_is_held_against_the_clock_of_the_run() {
+        let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap().as_microsecond());
+        for (newest, want) in [
+            (at("2026-01-01T12:00:00Z"), "holds: the newest t.a is 12h old"),
+            (at("2026-01-01T00:00:00Z"), "holds: the newest t.a is 24h old"),
+            (at("2025-12-31T23:59:59Z"), "fails: the newest t.a is 24h old; the most is 24h"),
+            (at("2027-01-01T00:00:00Z"), "holds: the newest t.a is 0s old"),
+            (at("0001-01-01T00:00:00Z"), "fails: the newest t.a is 739617d old; the most is 24h"),
+            (None, "fails: t.a has no value"),
         ] {
-            assert_eq!(row_count("t", wanted, count).as_deref(), want);
+            let got = match fresh("t", "a", 86_400, newest, now) {
+                Compared::Holds(words) => format!("holds: {words}"),
+                Compared::Fails(words) => format!("fails: {words}"),
+            };
+            assert_eq!(got, want);
         }
     }
 }

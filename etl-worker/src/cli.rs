@@ -1,4 +1,7 @@
-//! The command line: `run`, `validate` and `preview`.
+//! The command line: `run`, `validate`, `plan`, `preview` and `test`.
+
+mod plan;
+mod test;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -21,8 +24,9 @@ use crate::error::{Code, Result, RunError};
 use crate::events::{Log, Progress, Terminal};
 use crate::run::{self, Report, Request, Wanted};
 use crate::session::{self, Parameters};
+use crate::source::Reading;
 use crate::tables::Tables;
-use crate::{fill, intervals, local, manifest, memory, summary};
+use crate::{fill, local, manifest, memory, summary};
 
 /// Scratch space without a limit of its own.
 const SCRATCH_BYTES: u64 = 10 << 30;
@@ -50,6 +54,18 @@ enum Command {
         /// The manifest.
         manifest: PathBuf,
     },
+    /// Shows what a run would do: its interval, the columns of sources and models, the checks, and for each sink whether
+    /// its target exists and which statements would make it.
+    ///
+    /// Looks into the databases and lakes of the sinks in read-only transactions. Reads no input, takes no lock and writes
+    /// nothing. The exit code is not 0 when a sink would refuse the run.
+    Plan(plan::PlanArgs),
+    /// Runs the unit tests of models: given rows, expected rows.
+    ///
+    /// The tests are in pipeline.tests.yaml beside pipeline.yaml. Each names a model, rows of what it reads and the rows
+    /// that it should give; docs/testing.md says how. Reads no input and writes nothing. The exit code is 13 when a test
+    /// fails.
+    Test(test::TestArgs),
     /// Shows the first rows of a source or model, and their types. Writes nothing.
     Preview {
         /// The manifest.
@@ -91,6 +107,8 @@ pub async fn main(cli: Cli) -> u8 {
     let outcome = match cli.command {
         Command::Run(args) => return run_command(args).await,
         Command::Validate { manifest } => validate_command(&manifest).await,
+        Command::Plan(args) => plan::main(&args).await,
+        Command::Test(args) => test::main(&args).await,
         Command::Preview { manifest, name, rows } => preview_command(&manifest, &name, rows as usize).await,
     };
     match outcome {
@@ -187,7 +205,8 @@ fn request(args: &RunArgs, manifest: &Manifest, env: &Env) -> Result<Request> {
 async fn validate_command(path: &Path) -> Result<()> {
     let (manifest, checked) = manifest::read(path)?;
     let env = environment(path, Arc::new(Log))?;
-    let unknown = Tables::plan(session::open(&env, parameters(&checked, &env))?, &checked, &env).await?;
+    let unknown =
+        Tables::plan(session::open(&env, Parameters::of_a_look(&checked, &env))?, &checked, &env).await?.unknown;
     say(&format!(
         "{} is valid: {} sources, {} models, {} checks, {} sinks",
         manifest.metadata.name,
@@ -198,7 +217,7 @@ async fn validate_command(path: &Path) -> Result<()> {
     ));
     if !unknown.is_empty() {
         say(&format!(
-            "columns and types were not checked for {}: they come from Parquet files without columns in the manifest",
+            "columns and types were not checked for {}: they come from Parquet files or databases without columns in the manifest",
             unknown.join(", ")
         ));
     }
@@ -221,7 +240,7 @@ async fn preview_command(path: &Path, name: &str, rows_max: usize) -> Result<()>
         sink.from = name.into();
     }
     let env = environment(path, progress())?;
-    let parameters = parameters(&checked, &env);
+    let parameters = Parameters::of_a_look(&checked, &env);
     let values = Values {
         interval: parameters.interval,
         run_id: parameters.run_id.clone(),
@@ -229,7 +248,9 @@ async fn preview_command(path: &Path, name: &str, rows_max: usize) -> Result<()>
         namespace: manifest.metadata.namespace.clone(),
     };
     let checked = fill::templates(&checked, &values)?;
-    let mut tables = Tables::open(session::open(&env, parameters)?, &checked, &env, None).await?;
+    let watermarks = BTreeMap::new();
+    let reading = Reading { watermarks: &watermarks, until: None, raw: None };
+    let mut tables = Tables::open(session::open(&env, parameters)?, &checked, &env, reading).await?;
     tables.transform().await?;
     let (schema, mut rows) = tables.rows(name, &[], name).await?;
     let mut batches = Vec::new();
@@ -248,11 +269,6 @@ async fn preview_command(path: &Path, name: &str, rows_max: usize) -> Result<()>
         say(&format!("{}: {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { ", required" }));
     }
     Ok(())
-}
-
-/// What SQL asks of a run, for a look outside of one.
-fn parameters(checked: &Checked, env: &Env) -> Parameters {
-    Parameters { interval: intervals::of_a_look(checked, env.now()), run_id: uuid::Uuid::nil().to_string() }
 }
 
 fn names(checked: &Checked) -> impl Iterator<Item = &str> {

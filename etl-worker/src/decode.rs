@@ -1,14 +1,19 @@
 //! Decoders: make typed rows of an input. One file per format.
 //!
 //! [`input`] opens and decompresses, a format's file finds records, [`names`] finds the contract's columns among the
-//! input's names, [`value`] reads a text as a type, and [`rows`] collects values into batches. What an input holds that
-//! its contract doesn't say is an error with its line or row, never a guess: nothing is rounded, cut or replaced.
+//! input's names, [`value`] reads a text as a type, and [`rows`] collects values into batches. [`contract`] compares an
+//! input's columns with those of the last good run. A row that its contract doesn't allow is an error with its line, or
+//! left out and counted where the manifest says so, never a guess: nothing is rounded, cut or replaced.
 //! Errors: `input_malformed`, `encoding_invalid`, `column_missing`, `value_invalid`, `type_unsupported`.
 
+mod contract;
 mod csv;
+mod frame;
+mod infer;
 mod input;
 mod json;
-mod names;
+mod literal;
+pub(crate) mod names;
 mod ndjson;
 mod object;
 mod parquet;
@@ -21,24 +26,26 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use report_api::checked::{CheckedColumn, CheckedSource, FormatKind};
-use report_api::column::ColumnType;
+use report_api::column::{ColumnType, ContractMode};
 
-use crate::error::Result;
+pub(crate) use self::contract::manifest_mark;
+pub use self::contract::{RecordedColumn, RecordedColumns};
+pub(crate) use self::literal::{literal, type_words};
+use crate::error::{Code, Result, RunError};
+use crate::mask::Masks;
+use crate::rejected::SourceLog;
 use crate::source::RawInput;
 
 /// Most rows of a batch: what DataFusion works with by itself.
 pub const BATCH_ROWS_MAX: usize = 8192;
 /// About the most bytes of a batch. Several are in flight between a source and its sinks, in a pod of 256 MiB.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Longest record of a text format. Collecting one, its values and their batch takes up to four times as much, so that a
-/// quote that is never closed ends with a message in a pod of 256 MiB, and not with the pod.
-pub const RECORD_BYTES_MAX: u64 = 32 << 20;
 /// The most bytes that an input may have when decompressed, so that a small file can't keep a run busy for days.
 pub const DECODED_BYTES_MAX: u64 = 200 << 30;
 
 /// A source's rows as Arrow batches in the columns of its contract, in file order.
 pub struct Decoder {
-    /// The columns: those of the contract, in its order; without one, those of the Parquet file.
+    /// The columns: those of the contract, in its order; without one, those of the input.
     pub schema: SchemaRef,
     /// The rows. After an error comes nothing more.
     pub batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
@@ -52,13 +59,21 @@ impl std::fmt::Debug for Decoder {
 
 /// Opens an input. Blocking: call it, and drive `batches`, on a blocking thread. Memory: one batch of at most
 /// [`BATCH_ROWS_MAX`] rows and about [`BATCH_BYTES_MAX`] bytes, whatever the input's size.
-pub fn open(input: &RawInput, source: &CheckedSource) -> Result<Decoder> {
+pub fn open(input: &RawInput, source: &CheckedSource, log: &Arc<SourceLog>) -> Result<Decoder> {
     match &source.format {
-        FormatKind::Csv(format) => csv::open(input, source, *format),
-        FormatKind::Json { path } => json::open(input, source, path),
-        FormatKind::NdJson => ndjson::open(input, source),
-        FormatKind::Parquet => parquet::open(input, source),
+        FormatKind::Csv(format) => csv::open(input, source, format, log),
+        FormatKind::Json { path } => json::open(input, source, path, log),
+        FormatKind::NdJson => ndjson::open(input, source, log),
+        FormatKind::Parquet => parquet::open(input, source, log),
+        FormatKind::Rows => {
+            Err(RunError::at(Code::Internal, &source.field, "the rows of a database are no file to decode"))
+        }
     }
+}
+
+/// Whether the columns that a source will have are known before its input is: not where the input brings its own.
+pub fn has_known_columns(source: &CheckedSource) -> bool {
+    !source.columns.is_empty() && source.contract != ContractMode::Evolve
 }
 
 /// The Arrow type of a column type.
@@ -80,12 +95,12 @@ pub fn arrow_type(t: ColumnType) -> DataType {
 }
 
 /// The columns that a source will have, as far as its contract says.
-pub fn contract_schema(source: &CheckedSource) -> SchemaRef {
-    schema(&source.columns)
+pub fn contract_schema(source: &CheckedSource) -> Result<SchemaRef> {
+    Masks::keyless(source)?.schema(&schema(&source.columns))
 }
 
 /// The schema of a contract: required columns are not nullable, descriptions are in the fields' metadata.
-fn schema(columns: &[CheckedColumn]) -> SchemaRef {
+pub(crate) fn schema(columns: &[CheckedColumn]) -> SchemaRef {
     let field = |column: &CheckedColumn| {
         let metadata = column.description.iter().map(|text| ("description".to_owned(), text.clone())).collect();
         Field::new(&column.name, arrow_type(column.type_), !column.required).with_metadata(metadata)

@@ -43,6 +43,10 @@ pub enum Code {
     PermissionDenied,
     /// An input has no such column.
     ColumnMissing,
+    /// An input has other columns than in the last good run.
+    ColumnsChanged,
+    /// More rows of a source are bad than may be.
+    BadRowsExceeded,
     /// A value is not of the column's type, or NULL in a required column.
     ValueInvalid,
     /// An input is not what its format says: a ragged record, a broken quote, no JSON.
@@ -97,6 +101,8 @@ impl Code {
             Self::LoginDenied => "login_denied",
             Self::PermissionDenied => "permission_denied",
             Self::ColumnMissing => "column_missing",
+            Self::ColumnsChanged => "columns_changed",
+            Self::BadRowsExceeded => "bad_rows_exceeded",
             Self::ValueInvalid => "value_invalid",
             Self::InputMalformed => "input_malformed",
             Self::EncodingInvalid => "encoding_invalid",
@@ -130,6 +136,8 @@ impl Code {
             | Self::TableNotOwned => ErrorClass::Manifest,
             Self::LoginDenied | Self::PermissionDenied => ErrorClass::Access,
             Self::ColumnMissing
+            | Self::ColumnsChanged
+            | Self::BadRowsExceeded
             | Self::ValueInvalid
             | Self::InputMalformed
             | Self::EncodingInvalid
@@ -173,6 +181,14 @@ impl RunError {
     /// The same error with its cause.
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// The same error without what the SQL engine says of a value: for pipelines with masked sources.
+    pub fn without_values(mut self) -> Self {
+        if self.code == Code::ValueInvalid {
+            self.source = None;
+        }
         self
     }
 

@@ -12,6 +12,7 @@ pub fn templates(checked: &Checked, values: &Values) -> Result<Checked> {
         let (text, part) = match &mut source.kind {
             SourceKind::Http(http) => (&mut http.url, "http.url"),
             SourceKind::File(file) => (&mut file.path, "file.path"),
+            SourceKind::Postgres { .. } => continue,
         };
         *text = template::render(text, values)
             .map_err(|message| RunError::at(Code::ManifestInvalid, format!("{}.{part}", source.field), message))?;

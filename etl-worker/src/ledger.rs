@@ -14,6 +14,8 @@
 //! can make a run wait or end another one, never let two commit.
 
 pub mod lake;
+pub mod mysql;
+pub mod peek;
 pub mod postgres;
 pub mod sqlite;
 
@@ -27,8 +29,11 @@ use report_api::result::SinkResult;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
+use crate::decode::RecordedColumns;
 use crate::error::{Code, Result, RunError};
+use crate::rejected::RejectedRow;
 use crate::sink::PreparedSink;
+use crate::source::window::Watermark;
 
 /// How long a lock holds that is not renewed: three renewals may fail before another run takes over.
 const LOCK: SignedDuration = SignedDuration::from_secs(60);
@@ -36,6 +41,8 @@ const LOCK: SignedDuration = SignedDuration::from_secs(60);
 pub const RENEWAL: std::time::Duration = std::time::Duration::from_secs(15);
 /// Committed intervals kept apart; adjacent ones are one.
 const INTERVALS_MAX: usize = 1000;
+/// Results kept per pipeline.
+const RESULTS_KEPT: i64 = 1000;
 /// The version of the document's format.
 const FORMAT: u32 = 1;
 /// How often a change is tried against others that change the document at the same time.
@@ -52,6 +59,9 @@ pub trait Store: Send + Sync {
     async fn now(&self) -> Result<Timestamp>;
     /// Keeps a run's whole result, for people.
     async fn keep_result(&self, run_id: &str, result: &str) -> Result<()>;
+    /// Keeps the rejected rows of a run in the place of those that an earlier attempt of it has kept, and lets go of those
+    /// of old runs, all at once.
+    async fn keep_rejected(&self, run_id: &str, rows: &[RejectedRow]) -> Result<()>;
     /// What it is, for messages.
     fn name(&self) -> String;
     /// What a person does to make the ledger forget what a run has prepared.
@@ -86,9 +96,13 @@ pub struct State {
 #[serde(rename_all = "camelCase", default)]
 pub struct Memory {
     /// For each incremental source the exclusive upper bound of the cursor values that are committed.
-    pub watermarks: BTreeMap<String, String>,
+    pub watermarks: BTreeMap<String, Watermark>,
     /// What the last good run was made from, where that can be known ([`crate::unchanged`]).
     pub fingerprint: Option<String>,
+    /// For each source the columns that it had.
+    pub columns: BTreeMap<String, RecordedColumns>,
+    /// What checks compare later runs with.
+    pub baselines: crate::check::Baselines,
 }
 
 /// Who may change the pipeline's data, and until when.
@@ -307,6 +321,11 @@ impl Ledger {
         }
     }
 
+    /// Keeps the run's rejected rows, in a transaction of their own.
+    pub async fn keep_rejected(&self, rows: &[RejectedRow]) -> Result<()> {
+        self.store.keep_rejected(&self.run_id, rows).await
+    }
+
     async fn change(&self, change: impl Fn(&mut State, Timestamp)) -> Result<()> {
         let mut held = self.state.lock().await;
         for _ in 0..CONFLICTS_MAX {
@@ -335,11 +354,14 @@ async fn read(store: &dyn Store) -> Result<(u64, State)> {
     let (version, text) = store.read().await?;
     let state = match text {
         None => State::default(),
-        Some(text) => serde_json::from_str(&text).map_err(|error| {
-            RunError::new(Code::Internal, format!("the ledger in {} can't be read", store.name())).caused_by(error)
-        })?,
+        Some(text) => parse(&text, &store.name())?,
     };
     Ok((version, state))
+}
+
+fn parse(text: &str, name: &str) -> Result<State> {
+    serde_json::from_str(text)
+        .map_err(|error| RunError::new(Code::Internal, format!("the ledger in {name} can't be read")).caused_by(error))
 }
 
 async fn write(store: &dyn Store, known: u64, state: &State) -> Result<bool> {

@@ -12,24 +12,36 @@ use crate::error::{Code, Result, RunError};
 /// The SQLite file that takes the place of every database.
 pub const DATABASE: &str = "reporting.db";
 
-/// Sends every sink of a pipeline into a folder.
-pub fn redirect(mut checked: Checked, folder: &Path) -> Result<Checked> {
+/// Sends every sink of a pipeline into a folder, which is made where it is missing.
+pub fn redirect(checked: Checked, folder: &Path) -> Result<Checked> {
     let failed = |error: std::io::Error| {
         RunError::new(Code::PermissionDenied, format!("can't make the folder {}", folder.display())).caused_by(error)
     };
     std::fs::create_dir_all(folder).map_err(failed)?;
-    let folder = folder.canonicalize().map_err(failed)?;
+    inside(checked, &folder.canonicalize().map_err(failed)?)
+}
+
+/// Sends every sink of a pipeline into a folder, given by its absolute path. Makes nothing.
+pub fn inside(mut checked: Checked, folder: &Path) -> Result<Checked> {
     let mut taken = BTreeSet::new();
     for sink in &mut checked.sinks {
         sink.kind = match &sink.kind {
             SinkKind::Postgres { schema, table, .. } => {
                 // A file has no schemas: two tables of one name are told apart by their schema's.
                 let name = if taken.insert(table.clone()) { table.clone() } else { format!("{schema}_{table}") };
-                database(&folder, name)
+                database(folder, name)
+            }
+            SinkKind::Mysql { database: schema, table, .. } => {
+                let name = match schema {
+                    Some(schema) if !taken.insert(table.clone()) => format!("{schema}_{table}"),
+                    _ => table.clone(),
+                };
+                taken.insert(name.clone());
+                database(folder, name)
             }
             SinkKind::Sqlite { table, .. } => {
                 taken.insert(table.clone());
-                database(&folder, table.clone())
+                database(folder, table.clone())
             }
             SinkKind::Lake { url, partition_by, compression } => SinkKind::Lake {
                 url: under(&folder.join("lake"), url, &format!("{}.lake.url", sink.field))?,

@@ -1,17 +1,17 @@
 //! Rows on their way, and who watches them pass.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 
-use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use report_api::checked::{CheckRule, CheckedCheck};
+use report_api::checked::CheckedCheck;
 
-use crate::error::{Code, Result, RunError};
+use crate::check::watch::{Seen, Watch};
+use crate::error::Result;
 use crate::session::sql_error;
 
 /// Rows of a table, as a sink takes them.
@@ -37,15 +37,15 @@ pub(crate) fn observed(stream: SendableRecordBatchStream, observer: Option<Arc<O
     rows.chain(end).boxed()
 }
 
-/// Watches the rows of one table as they pass: how many, and how many NULLs in the columns that checks are about.
+/// Watches the rows of one table as they pass: how many there are, and what its checks are about.
 #[derive(Debug)]
 pub struct Observer {
     field: String,
     rules: Vec<CheckedCheck>,
     rows: AtomicU64,
     complete: AtomicBool,
-    /// Position and NULLs of each watched column, by name.
-    nulls: OnceLock<Vec<(String, usize, AtomicU64)>>,
+    /// The checks made ready for the table's columns.
+    watches: OnceLock<Mutex<Vec<Watch>>>,
 }
 
 impl Observer {
@@ -56,43 +56,23 @@ impl Observer {
             rules,
             rows: AtomicU64::new(0),
             complete: AtomicBool::new(false),
-            nulls: OnceLock::new(),
+            watches: OnceLock::new(),
         }
     }
 
-    /// Learns the table's columns, and refuses checks about columns that it does not have.
+    /// Learns the table's columns, and refuses checks that don't go with them.
     pub fn know(&self, schema: &SchemaRef) -> Result<()> {
-        let mut watched: Vec<(String, usize, AtomicU64)> = Vec::new();
-        for check in &self.rules {
-            let (option, columns) = match &check.rule {
-                CheckRule::NotNull { columns, .. } => ("notNull", columns),
-                CheckRule::Unique { columns, .. } => ("unique", columns),
-                CheckRule::Rows { .. } | CheckRule::Sql { .. } => continue,
-            };
-            for (at, column) in columns.iter().enumerate() {
-                let Ok(position) = schema.index_of(column) else {
-                    let names = schema.fields().iter().map(|f| f.name().as_str());
-                    let near = report_api::problem::near(column, names.clone()).map_or_else(
-                        || format!("it has {}", names.collect::<Vec<_>>().join(", ")),
-                        |near| format!("did you mean {near}?"),
-                    );
-                    let place = format!("{}.{option}[{at}]", check.field);
-                    return Err(RunError::at(Code::SqlInvalid, place, format!("there is no column {column}; {near}")));
-                };
-                if matches!(check.rule, CheckRule::NotNull { .. }) && !watched.iter().any(|(name, ..)| name == column) {
-                    watched.push((column.clone(), position, AtomicU64::new(0)));
-                }
-            }
-        }
-        let _ = self.nulls.set(watched);
+        let watches: Vec<_> = self.rules.iter().map(|check| Watch::new(check, schema)).collect::<Result<_>>()?;
+        let _ = self.watches.set(Mutex::new(watches));
         Ok(())
     }
 
     /// Sees rows pass.
     pub fn see(&self, batch: &RecordBatch) {
         self.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-        for (_, position, nulls) in self.nulls.get().into_iter().flatten() {
-            nulls.fetch_add(batch.column(*position).logical_null_count() as u64, Ordering::Relaxed);
+        if let Some(watches) = self.watches.get().filter(|_| !self.rules.is_empty()) {
+            // Rows of one table pass one batch after the other, so that nobody waits here.
+            lock(watches).iter_mut().for_each(|watch| watch.see(batch));
         }
     }
 
@@ -106,9 +86,9 @@ impl Observer {
         self.complete.load(Ordering::Relaxed)
     }
 
-    /// Whether any check watches this table's rows.
+    /// Whether any check is about this table, all of whose rows must then pass.
     pub fn has_checks(&self) -> bool {
-        self.rules.iter().any(|check| matches!(check.rule, CheckRule::NotNull { .. } | CheckRule::Rows { .. }))
+        !self.rules.is_empty()
     }
 
     /// Rows seen.
@@ -121,9 +101,13 @@ impl Observer {
         &self.field
     }
 
-    /// NULLs seen in a watched column.
-    pub fn nulls_of(&self, column: &str) -> u64 {
-        let watched = self.nulls.get().into_iter().flatten();
-        watched.filter(|(name, ..)| name == column).map(|(.., nulls)| nulls.load(Ordering::Relaxed)).sum()
+    /// What the check of this name has seen.
+    pub(crate) fn seen_by(&self, check: &str) -> Option<Seen> {
+        lock(self.watches.get()?).iter().find(|watch| watch.name() == check).map(|watch| watch.seen().clone())
     }
+}
+
+/// What a panic of another thread has left is as good as before it: watches change batch by batch.
+fn lock(watches: &Mutex<Vec<Watch>>) -> MutexGuard<'_, Vec<Watch>> {
+    watches.lock().unwrap_or_else(PoisonError::into_inner)
 }

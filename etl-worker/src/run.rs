@@ -5,6 +5,7 @@
 //! left. All sinks are staged before the first one commits; once one has, whoever comes next commits the others from
 //! what is staged before doing anything else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -24,13 +25,15 @@ use crate::error::{Code, Result, RunError};
 use crate::fill;
 use crate::intervals::{self, Planned};
 use crate::ledger::lake::LakeStore;
+use crate::ledger::mysql::MysqlStore;
 use crate::ledger::postgres::PostgresStore;
 use crate::ledger::sqlite::SqliteStore;
-use crate::ledger::{self, Commit, Ledger, Prepared, State, Store};
+use crate::ledger::{self, Commit, Ledger, Memory, Prepared, State, Store};
 use crate::objects::Folder;
 use crate::raw::Raw;
 use crate::session::{self, Parameters};
 use crate::sink::{self, Owner, PreparedSink, Sink, Window};
+use crate::source::Reading;
 use crate::tables::Tables;
 use crate::unchanged;
 
@@ -141,14 +144,16 @@ pub async fn run(
     crash::point("after_lock");
 
     let work = with_lock(request, checked, env, report, &ledger);
+    let is_masked = checked.sources.iter().any(|source| !source.masks.is_empty());
     let outcome = tokio::select! {
         outcome = Box::pin(work) => outcome,
         error = interrupted => Err(error),
         error = keep_lock(&ledger) => Err(error),
         error = past_deadline(&ledger, checked.timeout_seconds, env) => Err(error),
     };
+    let outcome = outcome.map_err(|error| if is_masked { error.without_values() } else { error });
     finish(report, &outcome, env);
-    ledger.keep_result(&report.result.to_json(usize::MAX)).await;
+    ledger.keep_result(&report.result.whole()).await;
     ledger.release().await;
     outcome
 }
@@ -259,7 +264,9 @@ async fn one_interval(
         }
         None => None,
     };
-    let mut tables = Tables::open(context.clone(), checked, env, raw.as_ref()).await?;
+    let watermarks = if request.full_refresh { BTreeMap::new() } else { memory.watermarks.clone() };
+    let reading = Reading { watermarks: &watermarks, until: Some(interval.end), raw: raw.as_ref() };
+    let mut tables = Tables::open(context.clone(), checked, env, reading).await?;
     let fingerprint = unchanged::fingerprint(checked, &context, |source| tables.input(source));
     let is_scheduled = matches!(request.wanted, Wanted::Tick(_));
     if is_scheduled && fingerprint.is_some() && fingerprint == memory.fingerprint {
@@ -270,9 +277,11 @@ async fn one_interval(
         }
     }
     memory.fingerprint = fingerprint;
+    tables.logs_mut().remember(memory.columns.clone());
     report.result.stage = Stage::Stage;
-    let staged = stage(checked, sinks, &mut tables, epoch, env).await;
+    let staged = stage(checked, sinks, &mut tables, epoch, &interval, env).await;
     note_rows(report, checked, &tables);
+    let staged = keep_rejected(&tables, ledger, staged).await;
     let staged = match staged {
         Ok(staged) => staged,
         Err(error) => return Err(discard(sinks, epoch, error).await),
@@ -280,13 +289,20 @@ async fn one_interval(
     crash::point("after_stage");
 
     report.result.stage = Stage::Check;
-    let verdict = decide(checked, &tables, report, env).await;
+    let verdict = decide(checked, &tables, report, &memory, env).await;
     note_rows(report, checked, &tables);
+    // Checks may have read on in a source.
+    let verdict = verdict.and(tables.logs().verdict());
+    let verdict = keep_rejected(&tables, ledger, verdict).await;
     if let Err(error) = verdict {
         return Err(discard(sinks, epoch, error).await);
     }
+    check::remember(&checked.checks, &tables, &mut memory.baselines);
 
+    note_watermarks(&mut memory, checked, &tables);
     report.result.stage = Stage::Commit;
+    memory.columns = tables.logs().recorded();
+    memory.columns.retain(|name, _| checked.sources.iter().any(|source| source.name == *name));
     let prepared = Prepared { run_id: request.run_id.clone(), epoch, interval, sinks: staged, memory };
     crash::point("before_prepared");
     ledger.prepare(prepared.clone()).await?;
@@ -301,10 +317,13 @@ fn refreshed(checked: &Checked) -> Checked {
         match &sink.mode {
             SinkMode::Replace(_) => {}
             SinkMode::Append => sink.mode = SinkMode::Replace(ReplaceBy::default()),
-            SinkMode::Merge { key } => {
+            SinkMode::Merge { key, latest_by: None, delete_when: None, only_if_newer: _ } => {
                 sink.primary_key.clone_from(key);
                 sink.mode = SinkMode::Replace(ReplaceBy::default());
             }
+            // These say of each row what becomes of it, which only a merge does.
+            SinkMode::Merge { .. } => {}
+            SinkMode::DeleteInsert(_) => sink.mode = SinkMode::Replace(ReplaceBy::default()),
         }
     }
     checked
@@ -318,6 +337,11 @@ async fn open_store(request: &Request, checked: &Checked, env: &Env) -> Result<A
                 let field = format!("{}.postgres.connection", sink.field);
                 let url = env.secret(connection, &field)?;
                 return Ok(Arc::new(PostgresStore::open(url, &request.identity, &field).await?));
+            }
+            SinkKind::Mysql { connection, .. } => {
+                let field = format!("{}.mysql.connection", sink.field);
+                let url = env.secret(connection, &field)?;
+                return Ok(Arc::new(MysqlStore::open(url, &request.identity, &field).await?));
             }
             SinkKind::Sqlite { path, .. } => {
                 let field = format!("{}.sqlite.path", sink.field);
@@ -417,7 +441,7 @@ async fn commit(
         results.push(SinkResult {
             name: staged.name.clone(),
             rows: staged.rows,
-            mode: mode_name(staged).into(),
+            mode: staged.mode.name().into(),
             target: staged.target.clone(),
         });
     }
@@ -427,16 +451,6 @@ async fn commit(
         .await?;
     crash::point("after_ledger");
     Ok(results)
-}
-
-fn mode_name(staged: &PreparedSink) -> &'static str {
-    match staged.mode {
-        sink::PreparedMode::Swap | sink::PreparedMode::ReplaceRows | sink::PreparedMode::ReplaceByKey { .. } => {
-            "replace"
-        }
-        sink::PreparedMode::Append => "append",
-        sink::PreparedMode::Merge { .. } => "merge",
-    }
 }
 
 /// The gaps in what is committed.
@@ -461,13 +475,14 @@ async fn stage(
     sinks: &mut [Box<dyn Sink + '_>],
     tables: &mut Tables<'_>,
     epoch: u64,
+    interval: &Interval,
     env: &Env,
 ) -> Result<Vec<PreparedSink>> {
     tables.transform().await?;
     let mut staged = Vec::with_capacity(sinks.len());
     for (at, (spec, sink)) in checked.sinks.iter().zip(sinks).enumerate() {
         let (schema, rows) = tables.rows(&spec.from, &sink.order(), &format!("{}.from", spec.field)).await?;
-        let prepared = sink.stage(epoch, schema, rows).await?;
+        let prepared = sink.stage(epoch, interval, schema, rows).await?;
         env.progress.step("stage", &spec.name, &format!("{} rows", prepared.rows));
         staged.push(prepared);
         crash::point(&format!("after_stage_{at}"));
@@ -475,8 +490,23 @@ async fn stage(
     Ok(staged)
 }
 
-async fn decide(checked: &Checked, tables: &Tables<'_>, report: &mut Report, env: &Env) -> Result<()> {
-    report.result.checks = check::all(&checked.checks, tables).await?;
+/// Writes the rejected rows of the sources into the ledger, whatever has come of the stage. Rows that can't be kept must
+/// not be left out silently: a good stage fails with them.
+async fn keep_rejected<T>(tables: &Tables<'_>, ledger: &Ledger, outcome: Result<T>) -> Result<T> {
+    let outcome = outcome.and_then(|staged| tables.logs().verdict().map(|()| staged));
+    let Some(rows) = tables.logs().rejected() else { return outcome };
+    match (ledger.keep_rejected(&rows).await, outcome) {
+        (Ok(()), outcome) => outcome,
+        (Err(error), Ok(_)) => Err(error),
+        (Err(also), Err(error)) => {
+            tracing::warn!(code = also.code.as_str(), "rejected rows could not be kept in the ledger: {also}");
+            Err(error)
+        }
+    }
+}
+
+async fn decide(checked: &Checked, tables: &Tables<'_>, report: &mut Report, memory: &Memory, env: &Env) -> Result<()> {
+    report.result.checks = check::all(&checked.checks, tables, env.now(), &memory.baselines).await?;
     for check in &report.result.checks {
         env.progress.step("check", &check.name, check.message.as_deref().unwrap_or("holds"));
     }
@@ -505,11 +535,16 @@ fn note_rows(report: &mut Report, checked: &Checked, tables: &Tables<'_>) {
         .iter()
         .filter_map(|source| {
             let before = before.sources.iter().find(|before| before.name == source.name);
-            let (rows, bytes) = before.map_or((0, 0), |before| (before.rows, before.bytes));
+            let log = tables.logs().get(&source.name);
+            let mut changes = before.map_or_else(Vec::new, |before| before.changes.clone());
+            changes.extend(log.map_or_else(Vec::new, |log| log.changes()));
             Some(SourceResult {
                 name: source.name.clone(),
-                rows: rows + tables.seen(&source.name)?.rows(),
-                bytes: bytes + tables.input(&source.name)?.bytes,
+                rows: before.map_or(0, |before| before.rows) + tables.seen(&source.name)?.rows(),
+                bytes: before.map_or(0, |before| before.bytes) + tables.input(&source.name)?.bytes(),
+                bad_rows: before.map_or(0, |before| before.bad_rows) + log.map_or(0, |log| log.bad_rows()),
+                changes,
+                watermark: tables.window(&source.name).map(|(window, is_complete)| window.result(is_complete)),
             })
         })
         .collect();
@@ -524,6 +559,23 @@ fn note_rows(report: &mut Report, checked: &Checked, tables: &Tables<'_>) {
             seen.is_complete().then(|| ModelResult { name: model.name.clone(), rows: before + seen.rows() })
         })
         .collect();
+}
+
+/// What the next run goes on from. A source that nobody reads keeps what it has; one that is read whole has nothing.
+fn note_watermarks(memory: &mut Memory, checked: &Checked, tables: &Tables<'_>) {
+    for source in &checked.sources {
+        match (&source.incremental, tables.window(&source.name)) {
+            (None, _) => {
+                memory.watermarks.remove(&source.name);
+            }
+            (Some(_), Some((window, is_complete))) => {
+                if let Some(watermark) = window.watermark(is_complete) {
+                    memory.watermarks.insert(source.name.clone(), watermark);
+                }
+            }
+            (Some(_), None) => {}
+        }
+    }
 }
 
 /// Puts a commit into the result.

@@ -12,11 +12,12 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr, Value, visit_expressions_mut};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use report_api::checked::Checked;
 use report_api::interval::Interval;
 
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
-use crate::quote;
+use crate::{intervals, quote};
 
 /// Rows in a batch: DataFusion's own choice, large enough to be quick and small enough for wide rows.
 pub const BATCH_ROWS: usize = 8192;
@@ -34,6 +35,13 @@ pub struct Parameters {
     pub interval: Interval,
     /// The run's id.
     pub run_id: String,
+}
+
+impl Parameters {
+    /// Those of a look at a pipeline, outside of a run.
+    pub fn of_a_look(checked: &Checked, env: &Env) -> Self {
+        Self { interval: intervals::of_a_look(checked, env.now()), run_id: uuid::Uuid::nil().to_string() }
+    }
 }
 
 /// Plans a SELECT with the session's parameters filled in: as typed values in what was parsed, never as text.
@@ -178,7 +186,9 @@ pub fn sql_error(error: DataFusionError, field: &str) -> RunError {
         }
         // A value that does not fit shows only when rows pass; what the planner refuses is the manifest's fault.
         DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => {
-            RunError::at(Code::ValueInvalid, field, format!("{words}; use try_cast or CASE for values that don't fit"))
+            let text = "a value does not fit; use try_cast or CASE for such values";
+            // The engine's words show the value: `without_values` takes them off where nobody may see it.
+            RunError::at(Code::ValueInvalid, field, text).caused_by(words)
         }
         DataFusionError::Internal(_) => RunError::at(Code::Internal, field, words),
         _ => RunError::at(Code::SqlInvalid, field, words),

@@ -1,6 +1,11 @@
 //! Sinks: places that rows are written to, each in two steps. One file per kind.
 
+pub(crate) mod database;
 pub mod lake;
+mod latest;
+pub mod mysql;
+pub mod outlook;
+mod passing;
 pub mod postgres;
 pub mod sqlite;
 
@@ -8,7 +13,6 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use report_api::checked::{CheckedSink, SinkKind, SinkMode};
 use report_api::interval::Interval;
-use report_api::sink::ReplaceBy;
 use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
@@ -47,8 +51,14 @@ pub trait Sink: Send {
         Vec::new()
     }
 
-    /// Writes the rows to where no reader sees them, and checks that they can be committed.
-    async fn stage(&mut self, epoch: u64, schema: SchemaRef, rows: RowStream) -> Result<PreparedSink>;
+    /// Writes the rows of an interval to where no reader sees them, and checks that they can be committed.
+    async fn stage(
+        &mut self,
+        epoch: u64,
+        interval: &Interval,
+        schema: SchemaRef,
+        rows: RowStream,
+    ) -> Result<PreparedSink>;
 
     /// Whether this was committed.
     async fn is_committed(&mut self, prepared: &PreparedSink, interval: &Interval) -> Result<bool>;
@@ -80,7 +90,7 @@ pub struct PreparedSink {
     pub mode: PreparedMode,
     /// Rows staged.
     pub rows: u64,
-    /// The columns, in their order.
+    /// The columns that are written, in their order.
     pub columns: Vec<String>,
     /// Where the rows are: a table, or a folder.
     pub staging: String,
@@ -89,11 +99,14 @@ pub struct PreparedSink {
     /// Whether the target did not exist, and the staged table becomes it.
     #[serde(default)]
     pub creates: bool,
+    /// The columns that the target gets before the commit: their names and types in the database's words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adds: Vec<(String, String)>,
 }
 
 /// [`SinkMode`] as it is remembered.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "mode")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "mode")]
 pub enum PreparedMode {
     /// A staged table takes the name.
     Swap,
@@ -110,16 +123,49 @@ pub enum PreparedMode {
     Merge {
         /// The columns that tell rows apart.
         key: Vec<String>,
+        /// The column by which a row that is there stays if it is as new.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only_if_newer: Option<String>,
+        /// The boolean column of the staged rows that deletes the row of that key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        delete_when: Option<String>,
+    },
+    /// The rows with values in `[from, to)` go and others come.
+    DeleteInterval {
+        /// The column.
+        column: String,
+        /// The first value, as a date or time in ISO 8601.
+        from: String,
+        /// The first value after them.
+        to: String,
+    },
+    /// The rows with the values of any staged row go and others come.
+    DeletePartitions {
+        /// The columns.
+        columns: Vec<String>,
     },
 }
 
-impl From<&SinkMode> for PreparedMode {
-    fn from(mode: &SinkMode) -> Self {
-        match mode {
-            SinkMode::Replace(ReplaceBy::Swap) => Self::Swap,
-            SinkMode::Replace(ReplaceBy::Rows) => Self::ReplaceRows,
-            SinkMode::Append => Self::Append,
-            SinkMode::Merge { key } => Self::Merge { key: key.clone() },
+impl PreparedMode {
+    /// The mode's name in manifests and results.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Swap | Self::ReplaceRows | Self::ReplaceByKey { .. } => "replace",
+            Self::Append => "append",
+            Self::Merge { .. } => "merge",
+            Self::DeleteInterval { .. } | Self::DeletePartitions { .. } => "deleteInsert",
+        }
+    }
+
+    /// Whether rows go that another pipeline may have written, so that the table can have one pipeline only.
+    pub fn is_exclusive(&self) -> bool {
+        match self {
+            Self::Swap
+            | Self::ReplaceRows
+            | Self::ReplaceByKey { .. }
+            | Self::DeleteInterval { .. }
+            | Self::DeletePartitions { .. } => true,
+            Self::Append | Self::Merge { .. } => false,
         }
     }
 }
@@ -148,6 +194,11 @@ pub fn open<'a>(spec: &'a CheckedSink, owner: &Owner, env: &'a Env) -> Result<Bo
             let url = env.secret(connection, &field)?;
             Box::new(postgres::PostgresSink::new(spec, owner.clone(), url, schema, table)?)
         }
+        SinkKind::Mysql { connection, database, table } => {
+            let field = format!("{}.mysql.connection", spec.field);
+            let url = env.secret(connection, &field)?;
+            Box::new(mysql::MysqlSink::new(spec, owner.clone(), url, database.as_deref(), table)?)
+        }
         SinkKind::Sqlite { path, table } => Box::new(sqlite::SqliteSink::new(spec, owner.clone(), path, table)),
         SinkKind::Lake { url, partition_by, compression } => {
             Box::new(lake::LakeSink::new(spec, owner.clone(), url, partition_by, *compression, env)?)
@@ -165,4 +216,27 @@ pub(crate) fn refuse_empty(spec: &CheckedSink, rows: u64, target_has_rows: bool)
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PreparedMode, PreparedSink};
+
+    /// What an earlier version has prepared is completed by this one.
+    #[test]
+    fn what_earlier_versions_prepared_is_understood() {
+        let text = r#"{"name": "s", "target": "a.b", "mode": {"mode": "merge", "key": ["id"]}, "rows": 3,
+                       "columns": ["id"], "staging": "_report_0_1", "epoch": 1}"#;
+        let prepared: PreparedSink = serde_json::from_str(text).unwrap();
+        let mode = PreparedMode::Merge { key: vec!["id".into()], only_if_newer: None, delete_when: None };
+        assert_eq!((prepared.mode, prepared.creates, prepared.adds), (mode, false, Vec::new()));
+        for (text, mode) in [
+            (r#"{"mode": "swap"}"#, PreparedMode::Swap),
+            (r#"{"mode": "replaceRows"}"#, PreparedMode::ReplaceRows),
+            (r#"{"mode": "replaceByKey", "key": ["id"]}"#, PreparedMode::ReplaceByKey { key: vec!["id".into()] }),
+            (r#"{"mode": "append"}"#, PreparedMode::Append),
+        ] {
+            assert_eq!(serde_json::from_str::<PreparedMode>(text).unwrap(), mode);
+        }
+    }
 }

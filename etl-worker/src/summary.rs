@@ -13,14 +13,26 @@ pub fn text(result: &RunResult) -> String {
     table.load_preset(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["", "name", "rows", ""]);
     for source in &result.sources {
-        table.add_row(["source", &source.name, &source.rows.to_string(), &format!("{} bytes", source.bytes)]);
+        let mut words = format!("{} bytes", source.bytes);
+        if let Some(watermark) = &source.watermark {
+            let text = |value: &Option<String>, none: &str| value.clone().unwrap_or_else(|| none.to_owned());
+            let (from, to) = (text(&watermark.from, "the beginning"), text(&watermark.to, "nothing yet"));
+            words.push_str(&format!(", from {from} to {to}"));
+        }
+        if source.bad_rows > 0 {
+            words.push_str(&format!(", {} bad rows left out", source.bad_rows));
+        }
+        if !source.changes.is_empty() {
+            words.push_str(&format!(", columns: {}", source.changes.join(", ")));
+        }
+        table.add_row(["source", &source.name, &source.rows.to_string(), &words]);
     }
     for model in &result.models {
         table.add_row(["model", &model.name, &model.rows.to_string(), ""]);
     }
     for check in &result.checks {
         let outcome = match (check.passed, check.severity) {
-            (true, _) => "holds".to_owned(),
+            (true, _) => check.message.as_ref().map_or("holds".to_owned(), |message| format!("holds: {message}")),
             (false, Severity::Warn) => format!("warning: {}", check.message.as_deref().unwrap_or_default()),
             (false, Severity::Error) => format!("failed: {}", check.message.as_deref().unwrap_or_default()),
         };

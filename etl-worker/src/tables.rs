@@ -23,17 +23,27 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use report_api::checked::{CheckRule, Checked, CheckedModel, CheckedSource};
 use tokio::sync::mpsc;
 
-use crate::decode;
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
+use crate::mask::Masks;
 use crate::observe::{Observer, RowStream, observed};
-use crate::raw::Raw;
+use crate::rejected::{SourceLog, SourceLogs};
 use crate::session::sql_error;
-use crate::source::{self, RawInput};
-use crate::{quote, scratch, session, types};
+use crate::source::window::{Window, Windowed};
+use crate::source::{Input, Opener, Reading};
+use crate::{check, decode, quote, scratch, session, types};
 
 /// Batches on their way from a decoder to the SQL engine.
 const BATCHES_IN_FLIGHT: usize = 2;
+
+/// What is known of a pipeline's tables without reading any input.
+#[derive(Debug)]
+pub struct Planned {
+    /// The columns of sources and models, by name.
+    pub schemas: BTreeMap<String, SchemaRef>,
+    /// The sources and models whose columns only their input can tell.
+    pub unknown: Vec<String>,
+}
 
 /// All tables of a run.
 pub struct Tables<'a> {
@@ -46,17 +56,22 @@ pub struct Tables<'a> {
     readers: HashMap<String, usize>,
     /// What is seen of each table while its rows pass, by name.
     observers: BTreeMap<String, Arc<Observer>>,
-    inputs: BTreeMap<String, Arc<RawInput>>,
+    inputs: BTreeMap<String, Input>,
+    reading: Reading<'a>,
+    /// What is read of incremental sources, by name.
+    windows: BTreeMap<String, Arc<Window>>,
+    logs: SourceLogs,
 }
 
 impl<'a> Tables<'a> {
-    /// Plans all SQL without reading any input. Gives the names of sources and models whose columns can't be known so.
-    pub async fn plan(context: SessionContext, checked: &'a Checked, env: &'a Env) -> Result<Vec<String>> {
+    /// Plans all SQL without reading any input.
+    pub async fn plan(context: SessionContext, checked: &'a Checked, env: &'a Env) -> Result<Planned> {
+        let watermarks = BTreeMap::new();
         let mut known = checked.clone();
         let mut unknown: Vec<String> = checked
             .sources
             .iter()
-            .filter(|source| source.columns.is_empty())
+            .filter(|source| !decode::has_known_columns(source))
             .map(|source| source.name.clone())
             .collect();
         for model in &checked.models {
@@ -66,10 +81,7 @@ impl<'a> Tables<'a> {
         }
         known.models.retain(|model| !unknown.contains(&model.name));
         known.sinks.retain(|sink| !unknown.contains(&sink.from));
-        known.checks.retain(|check| !match &check.rule {
-            CheckRule::Sql { reads, .. } => reads.iter().any(|name| unknown.contains(name)),
-            rule => unknown.iter().any(|name| rule.watches(name)),
-        });
+        known.checks.retain(|check| !check.rule.reads().iter().any(|name| unknown.iter().any(|other| other == name)));
         let needed =
             known.sources.iter().map(|s| s.name.clone()).chain(known.models.iter().map(|m| m.name.clone())).collect();
         let mut tables = Tables {
@@ -80,27 +92,49 @@ impl<'a> Tables<'a> {
             readers: HashMap::new(),
             observers: BTreeMap::new(),
             inputs: BTreeMap::new(),
+            logs: SourceLogs::default(),
+            reading: Reading { watermarks: &watermarks, until: None, raw: None },
+            windows: BTreeMap::new(),
         };
-        for source in known.sources.iter().filter(|source| !source.columns.is_empty()) {
-            let schema = decode::contract_schema(source);
+        for source in known.sources.iter().filter(|source| decode::has_known_columns(source)) {
+            let schema = decode::contract_schema(source)?;
             tables.observer(&source.name, &source.field).know(&schema)?;
             tables.register(&source.name, Arc::new(EmptyTable::new(schema)), &source.field)?;
         }
         tables.count_readers().await?;
-        Ok(unknown)
+        let mut schemas = BTreeMap::new();
+        for name in &tables.needed {
+            if !unknown.contains(name) {
+                schemas.insert(name.clone(), Arc::clone(tables.frame(name, "spec").await?.schema().inner()));
+            }
+        }
+        Ok(Planned { schemas, unknown })
     }
 
-    /// Fetches the inputs that somebody reads.
-    pub async fn open(context: SessionContext, checked: &'a Checked, env: &'a Env, raw: Option<&Raw>) -> Result<Self> {
+    /// Opens the inputs that somebody reads: files are fetched, databases hold still.
+    pub async fn open(
+        context: SessionContext,
+        checked: &'a Checked,
+        env: &'a Env,
+        reading: Reading<'a>,
+    ) -> Result<Self> {
         let needed = needed(checked);
         let mut inputs = BTreeMap::new();
+        let mut windows = BTreeMap::new();
+        let mut opener = Opener::new(checked, env, reading);
         for source in checked.sources.iter().filter(|source| needed.contains(&source.name)) {
-            let input = fetch(source, env, raw).await?;
-            env.progress.step("extract", &format!("source {}", source.name), &format!("{} bytes", input.bytes));
-            inputs.insert(source.name.clone(), Arc::new(input));
+            let opened = opener.open(source).await?;
+            let what = match &opened.input {
+                Input::File(input) => format!("{} bytes", input.bytes),
+                Input::Rows(rows) => rows.target().to_owned(),
+            };
+            env.progress.step("extract", &format!("source {}", source.name), &what);
+            inputs.insert(source.name.clone(), opened.input);
+            windows.extend(opened.window.map(|window| (source.name.clone(), window)));
         }
         crate::crash::point("after_extract");
-        Ok(Self { context, checked, env, needed, readers: HashMap::new(), observers: BTreeMap::new(), inputs })
+        let (readers, observers, logs) = (HashMap::new(), BTreeMap::new(), SourceLogs::default());
+        Ok(Self { context, checked, env, needed, readers, observers, inputs, reading, windows, logs })
     }
 
     /// Registers all sources and models, and keeps in scratch the tables that have several readers.
@@ -109,7 +143,9 @@ impl<'a> Tables<'a> {
         for source in &self.checked.sources {
             let Some(input) = self.inputs.get(&source.name).cloned() else { continue };
             let observer = self.observer(&source.name, &source.field);
-            let table = SourceTable::open(source, input, Arc::clone(&observer)).await?;
+            let log = self.logs.open(source, Masks::open(source, self.env)?);
+            let (table, window) = SourceTable::open(source, input, self.reading, Arc::clone(&observer), log).await?;
+            self.windows.extend(window.map(|window| (source.name.clone(), window)));
             observer.know(&table.schema)?;
             self.register(&source.name, Arc::new(EmptyTable::new(Arc::clone(&table.schema))), &source.field)?;
             sources.push((source, table));
@@ -179,9 +215,25 @@ impl<'a> Tables<'a> {
         self.observers.get(name)
     }
 
-    /// The input of a source, if it was fetched.
-    pub fn input(&self, source: &str) -> Option<&RawInput> {
-        self.inputs.get(source).map(Arc::as_ref)
+    /// What sources said besides rows: bad ones, and their columns.
+    pub fn logs(&self) -> &SourceLogs {
+        &self.logs
+    }
+
+    /// The same, to tell it what the last run remembered.
+    pub fn logs_mut(&mut self) -> &mut SourceLogs {
+        &mut self.logs
+    }
+
+    /// The input of a source, if it was opened.
+    pub fn input(&self, source: &str) -> Option<&Input> {
+        self.inputs.get(source)
+    }
+
+    /// What is read of an incremental source, and whether all of its rows have passed.
+    pub fn window(&self, source: &str) -> Option<(&Window, bool)> {
+        let window = self.windows.get(source)?;
+        Some((window.as_ref(), self.seen(source).is_some_and(|seen| seen.is_complete())))
     }
 
     /// Whether a table goes to scratch: it has several readers, or checks must see all its rows and its one reader is a
@@ -215,13 +267,13 @@ impl<'a> Tables<'a> {
             self.register(&model.name, Arc::new(EmptyTable::new(schema)), &model.field)?;
         }
         for check in &self.checked.checks {
-            match &check.rule {
-                CheckRule::Sql { sql, .. } => {
-                    let frame = session::query(&self.context, sql, &format!("{}.sql", check.field)).await?;
-                    self.readers_in(frame.logical_plan());
-                }
-                CheckRule::Unique { on, .. } => *self.readers.entry(on.clone()).or_default() += 1,
-                CheckRule::NotNull { .. } | CheckRule::Rows { .. } => {}
+            if let CheckRule::References { on, to, .. } = &check.rule {
+                let (here, there) = (self.frame(on, &check.field).await?, self.frame(to, &check.field).await?);
+                check::check_types(check, here.schema().as_arrow(), there.schema().as_arrow())?;
+            }
+            if let Some((sql, field)) = check::query(check) {
+                let frame = session::query(&self.context, &sql, &field).await?;
+                self.readers_in(frame.logical_plan());
             }
         }
         for sink in &self.checked.sinks {
@@ -272,34 +324,19 @@ impl<'a> Tables<'a> {
         self.env.progress.step("transform", name, &format!("{rows} rows"));
         let text =
             path.to_str().ok_or_else(|| RunError::new(Code::Internal, "the scratch folder's name is not UTF-8"))?;
-        let options = ParquetReadOptions::default();
+        // With the descriptions of columns, which become comments.
+        let options = ParquetReadOptions::default().skip_metadata(false);
         self.context.deregister_table(quote::ident(name)).map_err(|e| sql_error(e, field))?;
         self.context.register_parquet(quote::ident(name), text, options).await.map_err(|e| sql_error(e, field))?;
         Ok(())
     }
 }
 
-/// Brings an input to local disk: from the copy that an earlier attempt has kept, else from where it is.
-async fn fetch(source: &CheckedSource, env: &Env, raw: Option<&Raw>) -> Result<RawInput> {
-    let Some(raw) = raw else { return source::fetch(source, env).await };
-    if let Some(input) = raw.read(&source.name, env).await? {
-        return Ok(input);
-    }
-    let input = source::fetch(source, env).await?;
-    raw.keep(&source.name, &input, env).await?;
-    Ok(input)
-}
-
 /// The sources and models that a sink or a check reads, directly or through models.
 fn needed(checked: &Checked) -> BTreeSet<String> {
     let mut needed: BTreeSet<String> = checked.sinks.iter().map(|sink| sink.from.clone()).collect();
     for check in &checked.checks {
-        match &check.rule {
-            CheckRule::NotNull { on, .. } | CheckRule::Unique { on, .. } | CheckRule::Rows { on, .. } => {
-                needed.insert(on.clone());
-            }
-            CheckRule::Sql { reads, .. } => needed.extend(reads.iter().cloned()),
-        }
+        needed.extend(check.rule.reads().into_iter().map(str::to_owned));
     }
     // Each model comes after what it reads, so that one walk back finds all.
     for model in checked.models.iter().rev() {
@@ -310,28 +347,59 @@ fn needed(checked: &Checked) -> BTreeSet<String> {
     needed
 }
 
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
+/// The rows of a file that are read, and which these are.
+fn windowed(
+    source: &CheckedSource,
+    decoder: decode::Decoder,
+    reading: Reading<'_>,
+) -> Result<(decode::Decoder, Option<Arc<Window>>)> {
+    let Some(incremental) = &source.incremental else { return Ok((decoder, None)) };
+    let decode::Decoder { schema, batches } = decoder;
+    let window = Arc::new(Window::of_file(source, incremental, &schema, reading)?);
+    let rows = Windowed::new(batches, Arc::clone(&window), incremental, &schema)?;
+    Ok((decode::Decoder { schema, batches: Box::new(rows) }, Some(window)))
+}
+
 /// A source as a stream that can be read once. The decoder runs on a thread of its own.
 struct SourceTable {
     schema: SchemaRef,
     field: String,
     observer: Arc<Observer>,
-    batches: Mutex<Option<Box<dyn Iterator<Item = Result<RecordBatch>> + Send>>>,
+    batches: Mutex<Option<Batches>>,
     taken: AtomicBool,
 }
 
 impl SourceTable {
-    async fn open(source: &CheckedSource, input: Arc<RawInput>, observer: Arc<Observer>) -> Result<Self> {
-        let owned = source.clone();
-        let decoder = tokio::task::spawn_blocking(move || decode::open(&input, &owned))
-            .await
-            .map_err(|error| RunError::at(Code::Internal, &source.field, "the decoder broke").caused_by(error))??;
-        Ok(Self {
+    /// Opens the rows of a source. Of an incremental file also what of them is read; a database has said that before.
+    async fn open(
+        source: &CheckedSource,
+        input: Input,
+        reading: Reading<'_>,
+        observer: Arc<Observer>,
+        log: Arc<SourceLog>,
+    ) -> Result<(Self, Option<Arc<Window>>)> {
+        let (decoder, window) = match input {
+            Input::File(input) => {
+                let (owned, log) = (source.clone(), Arc::clone(&log));
+                let decoder = tokio::task::spawn_blocking(move || decode::open(&input, &owned, &log)).await.map_err(
+                    |error| RunError::at(Code::Internal, &source.field, "the decoder broke").caused_by(error),
+                )??;
+                windowed(source, decoder, reading)?
+            }
+            Input::Rows(rows) => (rows.read()?, None),
+        };
+        // Cursors are read before they may be masked.
+        let decoder = log.masks().over(decoder)?;
+        let table = Self {
             schema: decoder.schema,
             field: source.field.clone(),
             observer,
             batches: Mutex::new(Some(decoder.batches)),
             taken: AtomicBool::new(false),
-        })
+        };
+        Ok((table, window))
     }
 
     fn start(&self) -> std::result::Result<impl Stream<Item = Result<RecordBatch>> + use<>, DataFusionError> {

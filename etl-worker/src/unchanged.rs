@@ -11,25 +11,27 @@ use report_api::checked::{CheckRule, Checked, SinkMode};
 use report_api::sql;
 use sha2::{Digest, Sha256};
 
-use crate::source::RawInput;
+use crate::source::Input;
 
 /// One text for all that decides what a run gives; None where that can't be known. Two runs with the same one give the
 /// same rows.
 pub fn fingerprint<'i>(
     checked: &Checked,
     context: &SessionContext,
-    input: impl Fn(&str) -> Option<&'i RawInput>,
+    input: impl Fn(&str) -> Option<&'i Input>,
 ) -> Option<String> {
-    let sqls =
-        checked.models.iter().map(|model| &model.sql).chain(checked.checks.iter().filter_map(
-            |check| match &check.rule {
-                CheckRule::Sql { sql, .. } => Some(sql),
-                CheckRule::NotNull { .. } | CheckRule::Unique { .. } | CheckRule::Rows { .. } => None,
-            },
-        ));
-    // Append adds its rows once more with each interval.
-    let appends = checked.sinks.iter().any(|sink| sink.mode == SinkMode::Append);
-    if appends || sqls.into_iter().any(|sql| is_volatile(sql, context)) {
+    let sqls = checked.models.iter().map(|model| model.sql.as_str());
+    let sqls = sqls.chain(checked.checks.iter().filter_map(|check| match &check.rule {
+        CheckRule::Sql { sql, .. } => Some(sql.as_str()),
+        _ => None,
+    }));
+    if checked.checks.iter().any(|check| check.rule.is_volatile()) {
+        return None;
+    }
+    // What these write differs from interval to interval.
+    let by_interval = |mode: &SinkMode| matches!(mode, SinkMode::Append | SinkMode::DeleteInsert(_));
+    let writes_anew = checked.sinks.iter().any(|sink| by_interval(&sink.mode));
+    if writes_anew || sqls.into_iter().any(|sql| is_volatile(sql, context)) {
         return None;
     }
     let mut hash = Sha256::new();
@@ -39,8 +41,16 @@ pub fn fingerprint<'i>(
     hash.update(serde_json::to_vec(&data).ok()?);
     for source in &checked.sources {
         // A source that nobody reads is not fetched, and changes nothing.
-        let digest = input(&source.name).map(|input| input.sha256.as_str());
-        hash.update(format!("\n{} {}", source.name, digest.unwrap_or_default()));
+        let digest = match input(&source.name) {
+            None => "",
+            Some(Input::File(input)) => &input.sha256,
+            Some(Input::Rows(_)) => return None,
+        };
+        // What is new for an incremental source changes by itself.
+        if source.incremental.is_some() {
+            return None;
+        }
+        hash.update(format!("\n{} {digest}", source.name));
     }
     Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

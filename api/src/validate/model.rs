@@ -19,6 +19,7 @@ pub(super) fn check_all(models: &[Model], tables: &Tables, problems: &mut Proble
                 name: model.name.clone(),
                 description: model.description.clone(),
                 sql: model.sql.clone(),
+                delta: model.reads == Some(crate::model::Reads::Delta),
             }
         })
         .collect();

@@ -1,14 +1,18 @@
 //! Sinks: what they write, where, and that no two of them write the same place.
 
 use super::{IDENTIFIER_BYTES_MAX, Problems, Tables};
-use crate::checked::{CheckedSink, SinkKind, SinkMode};
-use crate::sink::{LakeSink, Mode, PostgresSink, Sink, SqliteSink};
+use crate::checked::{CheckedSink, DeleteBy, SinkKind, SinkMode};
+use crate::sink::{DeleteInsert, LakeSink, Merge, Mode, MysqlSink, PostgresSink, Sink, SqliteSink};
 
 const KEY_COLUMNS_MAX: usize = 32;
 const PARTITION_COLUMNS_MAX: usize = 8;
+/// Indexes of a table that a sink creates, and columns of one: MySQL takes 16 columns.
+const INDEXES_MAX: usize = 16;
 const PATH_CHARS_MAX: usize = 1024;
 /// The schema of the ledger.
 const LEDGER_SCHEMA: &str = "report_operator";
+/// MySQL's own databases.
+const MYSQL_DATABASES: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
 /// What the names of tables with staged rows begin with.
 const STAGING_PREFIX: &str = "_report_";
 /// What the names of tables begin with that SQLite, and the operator in an SQLite file, keep for themselves.
@@ -19,19 +23,33 @@ pub(super) fn check(field: String, sink: &Sink, tables: &Tables, problems: &mut 
     if let Some(message) = tables.unknown(&sink.from) {
         problems.add(format!("{field}.from"), message);
     }
-    let options =
-        [("postgres", sink.postgres.is_some()), ("sqlite", sink.sqlite.is_some()), ("lake", sink.lake.is_some())];
+    problems.description(&field, sink.description.as_deref());
+    let options = [
+        ("postgres", sink.postgres.is_some()),
+        ("mysql", sink.mysql.is_some()),
+        ("sqlite", sink.sqlite.is_some()),
+        ("lake", sink.lake.is_some()),
+    ];
     let one = problems.one_of(&field, &options);
     let postgres =
         sink.postgres.as_ref().and_then(|postgres| postgres_table(&format!("{field}.postgres"), postgres, problems));
+    let mysql = sink.mysql.as_ref().and_then(|mysql| mysql_table(&format!("{field}.mysql"), mysql, problems));
     let sqlite = sink.sqlite.as_ref().map(|sqlite| sqlite_table(&format!("{field}.sqlite"), sqlite, problems));
     let lake =
         sink.lake.as_ref().and_then(|lake| lake_root(&format!("{field}.lake"), lake, &sink.from, tables, problems));
 
     let mode = mode(&format!("{field}.mode"), sink.mode.as_ref(), &sink.from, tables, problems);
     tables.columns(&format!("{field}.primaryKey"), &sink.from, &sink.primary_key, (0, KEY_COLUMNS_MAX), problems);
+    problems.list_len(&format!("{field}.indexes"), sink.indexes.len(), 0, INDEXES_MAX);
+    for (n, index) in sink.indexes.iter().enumerate() {
+        let at = format!("{field}.indexes[{n}]");
+        tables.columns(&at, &sink.from, index, (1, INDEXES_MAX), problems);
+        if sink.indexes[..n].contains(index) {
+            problems.add(at, "the same columns are indexed above; leave one out");
+        }
+    }
     let mut primary_key = sink.primary_key.clone();
-    if let Some(SinkMode::Merge { key }) = &mode {
+    if let Some(SinkMode::Merge { key, .. }) = &mode {
         if !primary_key.is_empty() && primary_key != *key {
             problems.add(
                 format!("{field}.primaryKey"),
@@ -43,10 +61,19 @@ pub(super) fn check(field: String, sink: &Sink, tables: &Tables, problems: &mut 
     if one && sink.lake.is_some() {
         not_for_a_lake(&field, sink, problems);
     }
-    if one && sink.postgres.is_none() && sink.mode.as_ref().and_then(|mode| mode.replace.as_ref()?.by).is_some() {
-        problems.add(format!("{field}.mode.replace.by"), "it is about PostgreSQL tables only; leave it out");
+    if one && sink.postgres.is_none() && sink.mysql.is_none() {
+        if sink.mode.as_ref().and_then(|mode| mode.replace.as_ref()?.by).is_some() {
+            problems
+                .add(format!("{field}.mode.replace.by"), "it is about PostgreSQL and MySQL tables only; leave it out");
+        }
+        if sink.description.is_some() {
+            problems.add(
+                format!("{field}.description"),
+                "only tables in PostgreSQL and MySQL have a comment; leave it out, or describe the model",
+            );
+        }
     }
-    let kind = if one { postgres.or(sqlite).or(lake) } else { None };
+    let kind = if one { postgres.or(mysql).or(sqlite).or(lake) } else { None };
     Some(CheckedSink {
         field,
         name: sink.name.clone(),
@@ -54,14 +81,26 @@ pub(super) fn check(field: String, sink: &Sink, tables: &Tables, problems: &mut 
         kind: kind?,
         mode: mode?,
         primary_key,
+        indexes: sink.indexes.clone(),
+        description: sink.description.clone(),
+        on_schema_change: sink.on_schema_change.unwrap_or_default(),
         allow_empty: sink.allow_empty,
         adopt: sink.adopt,
     })
 }
 
 fn not_for_a_lake(field: &str, sink: &Sink, problems: &mut Problems) {
-    if sink.mode.as_ref().is_some_and(|mode| mode.merge.is_some()) {
-        problems.add(format!("{field}.mode"), "a lake takes replace or append; merge needs a database table");
+    if sink.mode.as_ref().is_some_and(|mode| mode.merge.is_some() || mode.delete_insert.is_some()) {
+        problems.add(
+            format!("{field}.mode"),
+            "a lake takes replace or append; merge and deleteInsert need a database table",
+        );
+    }
+    if !sink.indexes.is_empty() {
+        problems.add(format!("{field}.indexes"), "a lake has no indexes; leave it out, or set lake.partitionBy");
+    }
+    if sink.on_schema_change.is_some() {
+        problems.add(format!("{field}.onSchemaChange"), "it is about database tables only; leave it out");
     }
     if !sink.primary_key.is_empty() {
         problems.add(
@@ -75,20 +114,75 @@ fn not_for_a_lake(field: &str, sink: &Sink, problems: &mut Problems) {
 }
 
 fn mode(field: &str, mode: Option<&Mode>, from: &str, tables: &Tables, problems: &mut Problems) -> Option<SinkMode> {
-    let Some(Mode { replace, append, merge }) = mode else {
+    let Some(Mode { replace, append, merge, delete_insert }) = mode else {
         return Some(SinkMode::Replace(Default::default()));
     };
-    let options = [("replace", replace.is_some()), ("append", append.is_some()), ("merge", merge.is_some())];
+    let options = [
+        ("replace", replace.is_some()),
+        ("append", append.is_some()),
+        ("merge", merge.is_some()),
+        ("deleteInsert", delete_insert.is_some()),
+    ];
     let one = problems.one_of(field, &options);
-    if let Some(merge) = merge {
-        tables.columns(&format!("{field}.merge.key"), from, &merge.key, (1, KEY_COLUMNS_MAX), problems);
-    }
-    match (replace, append, merge) {
+    let merge = merge.as_ref().map(|merge| merge_mode(&format!("{field}.merge"), merge, from, tables, problems));
+    let delete_insert = delete_insert
+        .as_ref()
+        .map(|mode| delete_insert_mode(&format!("{field}.deleteInsert"), mode, from, tables, problems));
+    match (replace, append, merge, delete_insert) {
         _ if !one => None,
         (Some(replace), ..) => Some(SinkMode::Replace(replace.by.unwrap_or_default())),
-        (_, Some(_), _) => Some(SinkMode::Append),
-        (_, _, merge) => Some(SinkMode::Merge { key: merge.as_ref()?.key.clone() }),
+        (_, Some(_), ..) => Some(SinkMode::Append),
+        (_, _, Some(merge), _) => Some(merge),
+        (_, _, _, delete_insert) => delete_insert?,
     }
+}
+
+fn merge_mode(field: &str, merge: &Merge, from: &str, tables: &Tables, problems: &mut Problems) -> SinkMode {
+    tables.columns(&format!("{field}.key"), from, &merge.key, (1, KEY_COLUMNS_MAX), problems);
+    let latest_by = merge.dedupe.as_ref().map(|dedupe| dedupe.latest_by.clone());
+    for (option, column) in
+        [("dedupe.latestBy", &latest_by), ("onlyIfNewer", &merge.only_if_newer), ("deleteWhen", &merge.delete_when)]
+    {
+        let Some(column) = column else { continue };
+        let at = format!("{field}.{option}");
+        if merge.key.contains(column) {
+            problems.add(&at, format!("{column} is part of the key, and so the same in all rows of it; name another"));
+        }
+        tables.column(&at, from, column, problems);
+    }
+    if merge.delete_when.is_some() && (merge.delete_when == latest_by || merge.delete_when == merge.only_if_newer) {
+        let message = "the column that deletes says nothing about which row is newer; name another";
+        problems.add(format!("{field}.deleteWhen"), message);
+    }
+    SinkMode::Merge {
+        key: merge.key.clone(),
+        latest_by,
+        only_if_newer: merge.only_if_newer.clone(),
+        delete_when: merge.delete_when.clone(),
+    }
+}
+
+fn delete_insert_mode(
+    field: &str,
+    mode: &DeleteInsert,
+    from: &str,
+    tables: &Tables,
+    problems: &mut Problems,
+) -> Option<SinkMode> {
+    let options = [("interval", mode.interval.is_some()), ("partition", !mode.partition.is_empty())];
+    let one = problems.one_of(field, &options);
+    let by = match &mode.interval {
+        Some(column) => {
+            tables.column(&format!("{field}.interval"), from, column, problems);
+            DeleteBy::Interval(column.clone())
+        }
+        None => {
+            let columns = &mode.partition;
+            tables.columns(&format!("{field}.partition"), from, columns, (0, PARTITION_COLUMNS_MAX), problems);
+            DeleteBy::Partition(columns.clone())
+        }
+    };
+    one.then_some(SinkMode::DeleteInsert(by))
 }
 
 fn postgres_table(field: &str, postgres: &PostgresSink, problems: &mut Problems) -> Option<SinkKind> {
@@ -104,6 +198,32 @@ fn postgres_table(field: &str, postgres: &PostgresSink, problems: &mut Problems)
     usable.then(|| SinkKind::Postgres {
         connection: (&postgres.connection.secret_ref).into(),
         schema: schema.to_owned(),
+        table: table.to_owned(),
+    })
+}
+
+fn mysql_table(field: &str, mysql: &MysqlSink, problems: &mut Problems) -> Option<SinkKind> {
+    let at = format!("{field}.table");
+    let (database, table) = match mysql.table.split_once('.') {
+        Some((database, table)) => (Some(database), table),
+        None => (None, mysql.table.as_str()),
+    };
+    let usable = database.is_none_or(|database| table_name(&at, database, "database", problems))
+        & table_name(&at, table, "table", problems);
+    // Names of databases tell case apart or not, by the server's system.
+    let own = |name: &&str| {
+        let name = name.to_ascii_lowercase();
+        name == LEDGER_SCHEMA || MYSQL_DATABASES.contains(&name.as_str())
+    };
+    if let Some(database) = database.filter(own) {
+        problems.add(&at, format!("the database {database} is not for data; name another one"));
+    }
+    if table.to_ascii_lowercase().starts_with(STAGING_PREFIX) {
+        problems.add(at, format!("tables that begin with {STAGING_PREFIX} are the operator's own; write another one"));
+    }
+    usable.then(|| SinkKind::Mysql {
+        connection: (&mysql.connection.secret_ref).into(),
+        database: database.map(str::to_owned),
         table: table.to_owned(),
     })
 }
@@ -212,6 +332,11 @@ fn shared(one: &SinkKind, other: &SinkKind) -> Option<String> {
             SinkKind::Postgres { connection: connection2, schema: schema2, table: table2 },
         ) => (connection == connection2 && schema == schema2 && table == table2)
             .then(|| format!("the table {schema}.{table}")),
+        (
+            SinkKind::Mysql { connection, database, table },
+            SinkKind::Mysql { connection: connection2, database: database2, table: table2 },
+        ) => (connection == connection2 && database == database2 && table.eq_ignore_ascii_case(table2))
+            .then(|| format!("the table {table}")),
         (SinkKind::Sqlite { path, table }, SinkKind::Sqlite { path: path2, table: table2 }) => {
             // SQLite's names do not tell case apart.
             let same = plain_path(path) == plain_path(path2) && table.eq_ignore_ascii_case(table2);
@@ -223,7 +348,9 @@ fn shared(one: &SinkKind, other: &SinkKind) -> Option<String> {
             };
             (inside(url, url2) || inside(url2, url)).then(|| format!("the folder {url}, or one inside or around it,"))
         }
-        (SinkKind::Postgres { .. } | SinkKind::Sqlite { .. } | SinkKind::Lake { .. }, _) => None,
+        (SinkKind::Postgres { .. } | SinkKind::Mysql { .. } | SinkKind::Sqlite { .. } | SinkKind::Lake { .. }, _) => {
+            None
+        }
     }
 }
 

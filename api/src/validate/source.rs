@@ -2,12 +2,13 @@
 
 use url::Url;
 
-use super::{Problems, is_identifier};
-use crate::checked::{CheckedColumn, CheckedSource, CsvFormat, FormatKind, SourceKind};
-use crate::column::{COLUMNS_MAX, Column, ColumnType};
+use super::{Problems, incremental, is_identifier, rows};
+use crate::checked::{CheckedColumn, CheckedSource, CsvFormat, FormatKind, PostgresRead, SourceKind};
+use crate::column::{COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, Column, ColumnType};
 use crate::format::{Csv, Format, Json};
+use crate::model::SQL_BYTES_MAX;
 use crate::source::http::Header;
-use crate::source::{FileSource, HttpSource, Source};
+use crate::source::{FileSource, HttpSource, PostgresSource, Source};
 
 const URL_CHARS_MAX: usize = 2048;
 const PATH_CHARS_MAX: usize = 1024;
@@ -16,12 +17,17 @@ const HEADER_NAME_BYTES_MAX: usize = 128;
 const HEADER_VALUE_CHARS_MAX: usize = 4096;
 const FROM_CHARS_MAX: usize = 256;
 const ROWS_CHARS_MAX: usize = 256;
+const NULL_VALUES_MAX: usize = 16;
+const NULL_VALUE_CHARS_MAX: usize = 64;
+const SKIP_LINES_MAX: u32 = 1000;
 /// Headers that are about the connection or about parts of a file: the worker sets them as it needs them.
 const OWN_HEADERS: [&str; 6] = ["connection", "content-length", "host", "range", "te", "transfer-encoding"];
 
 pub(super) fn check(field: String, source: &Source, problems: &mut Problems) -> Option<CheckedSource> {
     problems.description(&field, source.description.as_deref());
-    problems.one_of(&field, &[("http", source.http.is_some()), ("file", source.file.is_some())]);
+    let kinds =
+        [("http", source.http.is_some()), ("file", source.file.is_some()), ("postgres", source.postgres.is_some())];
+    let one = problems.one_of(&field, &kinds);
     let from_http = source.http.as_ref().map(|http| {
         let ending = http_source(&format!("{field}.http"), http, problems);
         (SourceKind::Http(http.clone()), ending)
@@ -30,17 +36,44 @@ pub(super) fn check(field: String, source: &Source, problems: &mut Problems) -> 
         file_source(&format!("{field}.file"), file, problems);
         (SourceKind::File(file.clone()), Some(file.path.clone()))
     });
+    let from_postgres = source.postgres.as_ref().map(|postgres| {
+        let read = postgres_source(&format!("{field}.postgres"), postgres, problems);
+        read.map(|read| SourceKind::Postgres { connection: (&postgres.connection.secret_ref).into(), read })
+    });
     let from = from_http.or(from_file);
-    let path = from.as_ref().and_then(|(_, path)| path.as_deref());
-    let format = format(&field, source.format.as_ref(), path, problems);
+    let (kind, format) = match from_postgres {
+        Some(kind) => {
+            if one {
+                no_format(&field, source, problems);
+            }
+            (kind, Some(FormatKind::Rows))
+        }
+        None => {
+            let path = from.as_ref().and_then(|(_, path)| path.as_deref());
+            let format = format(&field, source.format.as_ref(), path, problems);
+            (from.map(|(kind, _)| kind), format)
+        }
+    };
     let columns = columns(&field, source, format.as_ref(), problems);
+    let contract = rows::contract(&field, source, format.as_ref(), problems);
+    let bad_rows = rows::bad_rows(&field, source, problems);
+    let record_bytes_max = rows::record_bytes_max(&field, source, problems);
+    let masks = rows::masks(&field, source, &columns, problems);
+    let incremental = source.incremental.as_ref().and_then(|incremental| {
+        incremental::check(format!("{field}.incremental"), incremental, &columns, kind.as_ref(), problems)
+    });
     Some(CheckedSource {
         field,
         name: source.name.clone(),
-        kind: from?.0,
+        kind: kind?,
         format: format?,
         compression: source.compression.unwrap_or_default(),
         columns,
+        contract,
+        bad_rows,
+        record_bytes_max,
+        masks,
+        incremental,
     })
 }
 
@@ -134,6 +167,77 @@ fn file_source(field: &str, file: &FileSource, problems: &mut Problems) {
     }
 }
 
+/// The table or query that is read.
+fn postgres_source(field: &str, postgres: &PostgresSource, problems: &mut Problems) -> Option<PostgresRead> {
+    let PostgresSource { connection: _, table, query } = postgres;
+    let table = table.as_ref().map(|table| postgres_table(&format!("{field}.table"), table, problems));
+    let query = query.as_ref().map(|query| postgres_query(&format!("{field}.query"), query, problems));
+    match (table, query) {
+        (Some(table), None) => table,
+        (None, Some(query)) => query,
+        (Some(_), Some(_)) => {
+            problems.add(field, "table and query are set; set exactly one of table and query");
+            None
+        }
+        (None, None) => {
+            problems.add(field, "none is set; set exactly one of table and query");
+            None
+        }
+    }
+}
+
+fn postgres_table(field: &str, text: &str, problems: &mut Problems) -> Option<PostgresRead> {
+    let (schema, table) = text.split_once('.').unwrap_or(("public", text));
+    let plain = |(n, b): (usize, u8)| b.is_ascii_alphabetic() || b == b'_' || (n > 0 && b.is_ascii_digit());
+    let usable = |name: &str| (1..=COLUMN_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().enumerate().all(plain);
+    if !usable(schema) || !usable(table) {
+        let remedy = "write letters, digits and underscores, such as public.orders; read another table by a query";
+        problems.add(field, format!("{text:?} can't be a table; {remedy}"));
+        return None;
+    }
+    Some(PostgresRead::Table { schema: schema.into(), table: table.into() })
+}
+
+/// The SQL is PostgreSQL's own, which only the server understands whole: here is only checked what it begins with.
+fn postgres_query(field: &str, text: &str, problems: &mut Problems) -> Option<PostgresRead> {
+    if text.len() > SQL_BYTES_MAX {
+        problems.add(field, format!("{} bytes are too many; the most is {SQL_BYTES_MAX}: make it a view", text.len()));
+        return None;
+    }
+    if text.contains('\0') {
+        problems.add(field, "there is a NUL character in it; remove it");
+        return None;
+    }
+    let query = text.trim_end_matches(|c: char| c.is_whitespace() || c == ';');
+    let mut rest = query.trim_start();
+    while let Some(after) = rest.strip_prefix("--") {
+        rest = after.split_once('\n').map_or("", |(_, rest)| rest).trim_start();
+    }
+    let first: String = rest.chars().take_while(char::is_ascii_alphabetic).collect();
+    let known = ["select", "with", "values", "table"].contains(&first.to_ascii_lowercase().as_str());
+    if !known && !rest.starts_with(['(', '/']) {
+        problems.add(field, "it is not a SELECT; write one SELECT that gives the rows to read");
+        return None;
+    }
+    Some(PostgresRead::Query(query.into()))
+}
+
+fn no_format(field: &str, source: &Source, problems: &mut Problems) {
+    for (name, set) in [
+        ("format", source.format.is_some()),
+        ("compression", source.compression.is_some()),
+        ("contract", source.contract.is_some()),
+        ("onBadRow", source.on_bad_row.is_some()),
+        ("maxBadRows", source.max_bad_rows.is_some()),
+        ("maxRecordSize", source.max_record_size.is_some()),
+    ] {
+        if set {
+            problems
+                .add(format!("{field}.{name}"), "it is about files; the rows of a database have none: leave it out");
+        }
+    }
+}
+
 /// The format that is set, or the one that the ending of the name says.
 fn format(field: &str, format: Option<&Format>, path: Option<&str>, problems: &mut Problems) -> Option<FormatKind> {
     let field = format!("{field}.format");
@@ -168,10 +272,9 @@ fn format(field: &str, format: Option<&Format>, path: Option<&str>, problems: &m
 fn by_ending(path: &str) -> Option<FormatKind> {
     let path = path.to_ascii_lowercase();
     let (_, ending) = path.strip_suffix(".gz").unwrap_or(&path).rsplit_once('.')?;
-    let csv = CsvFormat { delimiter: b',', quote: Some(b'"'), trim: false, header: true, encoding: Default::default() };
     match ending {
-        "csv" => Some(FormatKind::Csv(csv)),
-        "tsv" => Some(FormatKind::Csv(CsvFormat { delimiter: b'\t', ..csv })),
+        "csv" => Some(FormatKind::Csv(CsvFormat::PLAIN)),
+        "tsv" => Some(FormatKind::Csv(CsvFormat { delimiter: b'\t', ..CsvFormat::PLAIN })),
         "json" => Some(FormatKind::Json { path: Vec::new() }),
         "ndjson" | "jsonl" => Some(FormatKind::NdJson),
         "parquet" => Some(FormatKind::Parquet),
@@ -200,11 +303,30 @@ fn csv_format(field: &str, csv: &Csv, problems: &mut Problems) -> CsvFormat {
         Some("") => None,
         Some(text) => one_byte("quote", text),
     };
+    let comment = csv.comment.as_deref().and_then(|text| one_byte("comment", text));
     if let (Some(delimiter), Some(quote)) = (delimiter, quote)
         && delimiter == quote
     {
         let hint = "write another one, or quote: \"\" where nothing is quoted";
         problems.add(format!("{field}.quote"), format!("{:?} is the delimiter too; {hint}", char::from(quote)));
+    }
+    if let Some(comment) = comment
+        && (Some(comment) == delimiter || Some(comment) == quote)
+    {
+        problems.add(format!("{field}.comment"), format!("{:?} is the delimiter or quote too", char::from(comment)));
+    }
+    let at = format!("{field}.nullValues");
+    problems.list_len(&at, csv.null_values.len(), 0, NULL_VALUES_MAX);
+    for (n, text) in csv.null_values.iter().enumerate() {
+        let at = format!("{at}[{n}]");
+        problems.plain_text(&at, text, NULL_VALUE_CHARS_MAX);
+        if text.is_empty() {
+            problems
+                .add(at, "the empty field is NULL anyway; remove it, or set quotedNulls for empty fields in quotes");
+        }
+    }
+    if csv.skip_lines.is_some_and(|lines| lines > SKIP_LINES_MAX) {
+        problems.add(format!("{field}.skipLines"), format!("the most is {SKIP_LINES_MAX}"));
     }
     CsvFormat {
         delimiter: delimiter.unwrap_or(b','),
@@ -212,6 +334,10 @@ fn csv_format(field: &str, csv: &Csv, problems: &mut Problems) -> CsvFormat {
         trim: csv.trim,
         header: csv.header.unwrap_or(true),
         encoding: csv.encoding.unwrap_or_default(),
+        null_values: csv.null_values.clone(),
+        quoted_nulls: csv.quoted_nulls,
+        comment,
+        skip_lines: csv.skip_lines.unwrap_or(0),
     }
 }
 
@@ -236,21 +362,13 @@ fn json_format(field: &str, json: &Json, problems: &mut Problems) -> FormatKind 
 fn columns(field: &str, source: &Source, format: Option<&FormatKind>, problems: &mut Problems) -> Vec<CheckedColumn> {
     let list = format!("{field}.columns");
     problems.list_len(&list, source.columns.len(), 0, COLUMNS_MAX);
-    let needed = match format {
-        Some(FormatKind::Csv(_)) => Some("csv"),
-        Some(FormatKind::Json { .. }) => Some("json"),
-        Some(FormatKind::NdJson) => Some("ndjson"),
-        Some(FormatKind::Parquet) | None => None,
-    };
-    if let Some(format) = needed
-        && source.columns.is_empty()
-    {
+    let headless = matches!(format, Some(FormatKind::Csv(csv)) if !csv.header);
+    if headless && source.columns.is_empty() {
         problems.add(
             &list,
-            format!("{format} does not say the types of its columns; list them, such as {{name: id, type: int64}}"),
+            "without a header the input does not say its columns; list them in their order, such as {name: id, type: int64}",
         );
     }
-    let headless = matches!(format, Some(FormatKind::Csv(csv)) if !csv.header);
     let mut seen = std::collections::HashMap::new();
     (source.columns.iter().enumerate())
         .filter_map(|(n, column)| {
@@ -262,12 +380,17 @@ fn columns(field: &str, source: &Source, format: Option<&FormatKind>, problems: 
                     format!("`{}` is the name of columns[{first}] too; columns need names of their own", column.name),
                 );
             }
-            self::column(field, column, headless, problems)
+            self::column(field, column, (headless, format), problems)
         })
         .collect()
 }
 
-fn column(field: String, column: &Column, headless: bool, problems: &mut Problems) -> Option<CheckedColumn> {
+fn column(
+    field: String,
+    column: &Column,
+    (headless, format): (bool, Option<&FormatKind>),
+    problems: &mut Problems,
+) -> Option<CheckedColumn> {
     let at = format!("{field}.name");
     let snake = crate::column::snake_case(&column.name);
     if !is_identifier(&column.name) && is_identifier(&snake) {
@@ -295,7 +418,9 @@ fn column(field: String, column: &Column, headless: bool, problems: &mut Problem
     problems.description(&field, column.description.as_deref());
     let type_ =
         ColumnType::parse(&column.type_).map_err(|message| problems.add(format!("{field}.type"), message)).ok()?;
+    let written = rows::written(&field, column, type_, format, problems);
     Some(CheckedColumn {
+        written,
         name: column.name.clone(),
         from: column.from.clone(),
         type_,

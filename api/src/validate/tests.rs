@@ -86,7 +86,11 @@ fn a_manifest_without_a_problem_becomes_a_closed_value() {
         matches!(&checked.sources[0].format, FormatKind::Csv(csv) if csv.delimiter == b',' && csv.quote == Some(b'"') && csv.header)
     );
     assert!(matches!(&checked.checks[1].rule, CheckRule::Sql { reads, .. } if reads == &["recent"]));
-    assert_eq!(checked.sinks[0].mode, SinkMode::Merge { key: vec!["series_id".into()] });
+    let SinkMode::Merge { key, latest_by: None, only_if_newer: None, delete_when: None } = &checked.sinks[0].mode
+    else {
+        panic!("{:?}", checked.sinks[0].mode);
+    };
+    assert_eq!(*key, ["series_id"]);
     assert_eq!(checked.sinks[0].primary_key, ["series_id"]);
     assert!(matches!(&checked.sinks[1].kind, SinkKind::Lake { url, .. } if url == "s3://lake/silver/series"));
     let secrets: Vec<String> = checked.secrets.iter().map(|key| key.variable()).collect();
@@ -118,7 +122,6 @@ worker: {scratch: '10'}
             "spec.timeZone",
             "spec.freshness.maxAge",
             "spec.sources[0].name",
-            "spec.sources[0].columns",
             "spec.sources[1]",
             "spec.sources[1].columns[0].type",
             "spec.models[0].sql",
@@ -211,17 +214,12 @@ spec:
 fn a_wrong_source_says_what_to_write() {
     for (source, want) in [
         ("file: {path: a.csv}, columns: [{name: x, type: string}]", ""),
+        ("file: {path: a.csv}", ""),
+        ("file: {path: a.json.gz}", ""),
+        ("file: {path: A.NDJSON}", ""),
         (
-            "file: {path: a.csv}",
-            "spec.sources[0].columns: csv does not say the types of its columns; list them, such as {name: id, type: int64}",
-        ),
-        (
-            "file: {path: a.json.gz}",
-            "spec.sources[0].columns: json does not say the types of its columns; list them, such as {name: id, type: int64}",
-        ),
-        (
-            "file: {path: A.NDJSON}",
-            "spec.sources[0].columns: ndjson does not say the types of its columns; list them, such as {name: id, type: int64}",
+            "file: {path: a.csv}, format: {csv: {header: false}}",
+            "spec.sources[0].columns: without a header the input does not say its columns; list them in their order, such as {name: id, type: int64}",
         ),
         ("file: {path: a.parquet}", ""),
         (
@@ -233,10 +231,10 @@ fn a_wrong_source_says_what_to_write() {
             "http: {url: 'https://x.org/api?f=a.parquet'}",
             "spec.sources[0].format: the ending of \"api\" does not say the format; set format, such as format: {csv: {}}",
         ),
-        ("format: {parquet: {}}", "spec.sources[0]: none is set; set exactly one of http and file"),
+        ("format: {parquet: {}}", "spec.sources[0]: none is set; set exactly one of http, file and postgres"),
         (
             "http: {url: 'https://x.org/a.parquet'}, file: {path: a.parquet}",
-            "spec.sources[0]: http and file are set; set exactly one of http and file",
+            "spec.sources[0]: http and file are set; set exactly one of http, file and postgres",
         ),
         ("http: {url: 'ftp://x.org/a.parquet'}", "spec.sources[0].http.url: it has to begin with http:// or https://"),
         (
@@ -364,10 +362,117 @@ fn a_wrong_source_says_what_to_write() {
 }
 
 #[test]
+fn what_a_source_says_of_its_rows_is_checked() {
+    const ROWS: &str = "spec.sources[0].maxBadRows";
+    const MASK: &str = "spec.sources[0].mask[0]";
+    const COLUMN: &str = "spec.sources[0].columns[0]";
+    let key = "key: {secretKeyRef: {name: pii, key: salt}}";
+    for (source, want) in [
+        ("onBadRow: quarantine, maxBadRows: {count: 3, ratio: 0.5}", String::new()),
+        ("onBadRow: skip, maxBadRows: {ratio: 1.5}", format!("{ROWS}.ratio: it has to be a number from 0 to 1, such as 0.01")),
+        ("onBadRow: skip, maxBadRows: {}", format!("{ROWS}: it is empty; set count, ratio or both")),
+        (
+            "maxBadRows: {count: 1}",
+            format!("{ROWS}: the first bad row ends the run; set onBadRow to quarantine or skip, or leave it out"),
+        ),
+        ("maxRecordSize: 128Mi", String::new()),
+        ("maxRecordSize: 1Gi", "spec.sources[0].maxRecordSize: it has to be from 1Mi to 512Mi".into()),
+        (&format!("mask: [{{column: x, method: hmac-sha256, {key}}}]"), String::new()),
+        (
+            "mask: [{column: x, method: hmac-sha256}]",
+            format!("{MASK}: hmac-sha256 needs a key; write key: {{secretKeyRef: {{name: pii, key: salt}}}}"),
+        ),
+        (
+            &format!("mask: [{{column: x, method: redact, {key}}}]"),
+            format!("{MASK}.key: the method does not use it; leave it out"),
+        ),
+        (
+            "mask: [{column: zz, method: redact}]",
+            format!("{MASK}.column: the source has no column `zz`; name one of columns"),
+        ),
+        (
+            "mask: [{column: x, method: redact}, {column: x, method: redact}]",
+            "spec.sources[0].mask[1].column: `x` is masked by mask[0] too; mask a column once".into(),
+        ),
+        (
+            "mask: [{column: x, method: truncate}]",
+            format!("{MASK}: truncate needs exactly one of length (for text) and to (for dates)"),
+        ),
+        ("mask: [{column: x, method: truncate, to: year}]", format!("{MASK}.to: a string has no year; write length, or redact it")),
+        (
+            "mask: [{column: d, method: truncate, length: 4}], columns: [{name: d, type: date}]",
+            format!("{MASK}.length: a date has no first characters; write to: year for a date, or redact it"),
+        ),
+        (
+            "mask: [{column: x, method: redact}], contract: evolve",
+            "spec.sources[0].contract: evolve would let new columns in that no mask knows; write discard, or list all columns".into(),
+        ),
+        (
+            "contract: discard, format: {csv: {header: false}}",
+            "spec.sources[0].contract: without a header the input's columns have no names to tell new ones by; leave it out".into(),
+        ),
+        ("columns: [{name: d, type: date, format: '%d/%m/%Y'}]", String::new()),
+        ("columns: [{name: d, type: timestamp, format: '%d.%m.%y %I:%M %p'}]", String::new()),
+        ("columns: [{name: d, type: timestamptz, format: '%s'}]", String::new()),
+        (
+            "columns: [{name: d, type: date, format: '%d/%m'}]",
+            format!("{COLUMN}.format: \"%d/%m\" does not say all of a date; it needs %Y, %m and %d"),
+        ),
+        (
+            "columns: [{name: d, type: timestamp, format: '%Y-%m-%d %I'}]",
+            format!("{COLUMN}.format: \"%Y-%m-%d %I\" does not say all of a timestamp; it needs %Y, %m, %d and %H"),
+        ),
+        (
+            "columns: [{name: d, type: timestamptz, format: '%Y-%m-%d %H:%M'}]",
+            format!("{COLUMN}.format: \"%Y-%m-%d %H:%M\" does not say all of a timestamptz; it needs %Y, %m, %d, %H and %z, or %s"),
+        ),
+        ("columns: [{name: d, type: int32, format: '%Y'}]", format!("{COLUMN}.format: a int32 is no date; leave it out")),
+        ("columns: [{name: num, type: float64, number: {decimal: ',', group: '.'}}]", String::new()),
+        ("columns: [{name: num, type: int32, number: {group: ' '}}]", String::new()),
+        (
+            "columns: [{name: num, type: float64, number: {decimal: ',', group: ','}}]",
+            format!("{COLUMN}.number.group: it is the character before the fraction too; write decimal as well"),
+        ),
+        (
+            "columns: [{name: num, type: float64, number: {group: '0'}}]",
+            format!("{COLUMN}.number.group: \"0\" can't stand in a number; write one character such as \",\" or \".\""),
+        ),
+        ("columns: [{name: num, type: string, number: {}}]", format!("{COLUMN}.number: a string is no number; leave it out")),
+        (
+            "columns: [{name: num, type: int32, number: {group: '.', decimal: ','}}], format: {ndjson: {}}",
+            format!("{COLUMN}.number: only a csv input can have its own; leave it out"),
+        ),
+        ("format: {csv: {nullValues: [NA, '-'], quotedNulls: true, comment: '#', skipLines: 3}}", String::new()),
+        (
+            "format: {csv: {comment: ','}}",
+            "spec.sources[0].format.csv.comment: ',' is the delimiter or quote too".into(),
+        ),
+        ("format: {csv: {skipLines: 1001}}", "spec.sources[0].format.csv.skipLines: the most is 1000".into()),
+    ] {
+        let columns = if source.contains("columns:") { "" } else { ", columns: [{name: x, type: string}]" };
+        let text = format!("sources: [{{name: a, file: {{path: a.csv}}, {source}{columns}}}]");
+        check_problem(ONE_SOURCE, &text, &want);
+    }
+}
+
+#[test]
+fn keys_of_masks_are_secrets_of_the_pipeline() {
+    let source = "sources: [{name: a, file: {path: a.csv}, columns: [{name: x, type: string}], mask: [{column: x, method: hmac-sha256, key: {secretKeyRef: {name: pii, key: salt}}}]}]";
+    let checked = edited(ONE_SOURCE, source).unwrap();
+    assert_eq!(checked.secrets.iter().map(|key| key.variable()).collect::<Vec<_>>(), ["SECRET_PII_SALT"]);
+}
+
+#[test]
 fn the_ending_of_a_name_says_the_format() {
     for (path, want) in [
-        ("a.csv", "Csv(CsvFormat { delimiter: 44, quote: Some(34), trim: false, header: true, encoding: Utf8 })"),
-        ("a.tsv.gz", "Csv(CsvFormat { delimiter: 9, quote: Some(34), trim: false, header: true, encoding: Utf8 })"),
+        (
+            "a.csv",
+            "Csv(CsvFormat { delimiter: 44, quote: Some(34), trim: false, header: true, encoding: Utf8, null_values: [], quoted_nulls: false, comment: None, skip_lines: 0 })",
+        ),
+        (
+            "a.tsv.gz",
+            "Csv(CsvFormat { delimiter: 9, quote: Some(34), trim: false, header: true, encoding: Utf8, null_values: [], quoted_nulls: false, comment: None, skip_lines: 0 })",
+        ),
         ("a.json", "Json { path: [] }"),
         ("a.jsonl", "NdJson"),
         ("a.parquet", "Parquet"),
@@ -458,10 +563,13 @@ fn a_wrong_check_says_what_to_write() {
             "name: k, from: serie, rows: {min: 1}",
             "spec.checks[0].from: no model or source `serie`; did you mean `series`?",
         ),
-        ("name: k, from: series", "spec.checks[0]: none is set; set exactly one of notNull, unique, rows and sql"),
+        (
+            "name: k, from: series",
+            "spec.checks[0]: none is set; set exactly one of notNull, unique, accepted, range, regex, references, rows, rowsChange, meanChange, fresh and sql",
+        ),
         (
             "name: k, from: series, unique: [year], rows: {min: 1}",
-            "spec.checks[0]: unique and rows are set; set exactly one of notNull, unique, rows and sql",
+            "spec.checks[0]: unique and rows are set; set exactly one of notNull, unique, accepted, range, regex, references, rows, rowsChange, meanChange, fresh and sql",
         ),
         ("name: k, unique: [year]", "spec.checks[0]: from is missing; name the source or model that is checked"),
         (
@@ -489,6 +597,76 @@ fn a_wrong_check_says_what_to_write() {
             "name: k, sql: SELECT * FROM resent",
             "spec.checks[0].sql: line 1, column 15: no model or source `resent`; did you mean `recent`?",
         ),
+        ("name: k, from: series, accepted: {column: series_id, values: [a, 1, true, '0.10', 0.5]}", ""),
+        (
+            "name: k, from: series, accepted: {column: seres_id, values: []}",
+            "spec.checks[0].accepted.column: series has no column `seres_id`; did you mean `series_id`?\nspec.checks[0].accepted.values: the list is empty; write at least 1",
+        ),
+        (
+            "name: k, from: series, accepted: {column: year, values: [1, 18446744073709551615]}",
+            "spec.checks[0].accepted.values[1]: 18446744073709552000 may not be the number that was written; write numbers of more than 15 digits in quotes",
+        ),
+        ("name: k, from: series, range: {column: year, min: 1900, max: 2100}", ""),
+        ("name: k, from: series, range: {column: year}", "spec.checks[0].range: none is set; set min, max or both"),
+        (
+            "name: k, from: series, regex: {column: series_id, pattern: ''}",
+            "spec.checks[0].regex.pattern: 0 characters can't be a pattern; write 1 to 1024",
+        ),
+        ("name: k, from: series, references: {columns: [series_id], to: best_year}", ""),
+        (
+            "name: k, from: series, references: {columns: [series_id], to: best_yaer}",
+            "spec.checks[0].references.to: no model or source `best_yaer`; did you mean `best_year`?",
+        ),
+        (
+            "name: k, from: recent, references: {columns: [id], to: series}",
+            "spec.checks[0].references.columns[0]: series has no column `id`; it has series_id, year",
+        ),
+        (
+            "name: k, from: recent, references: {columns: [id], to: series, toColumns: [series_id, year]}",
+            "spec.checks[0].references.toColumns: 2 columns for 1; name as many, in the same order",
+        ),
+        ("name: k, from: series, rowsChange: {max: 0.5}", ""),
+        (
+            "name: k, from: series, rowsChange: {max: -1}",
+            "spec.checks[0].rowsChange.max: -1 is no part; write a number from 0 or more, such as 0.05 for 5%",
+        ),
+        (
+            "name: k, from: series, meanChange: {column: year, max: 0.1, runs: 31}",
+            "spec.checks[0].meanChange.runs: 31 is outside 1 to 30",
+        ),
+        (
+            "name: k, from: series, fresh: {column: year, maxAge: '24'}",
+            "spec.checks[0].fresh.maxAge: 24 has no unit; write 12h or 12m",
+        ),
+        ("name: k, from: series, notNull: [year], warnIf: {count: 0}, errorIf: {ratio: 0.01}", ""),
+        (
+            "name: k, from: series, notNull: [year], errorIf: {ratio: 1.5}",
+            "spec.checks[0].errorIf.ratio: 1.5 is no part; write a number from 0 to 1, such as 0.05 for 5%",
+        ),
+        (
+            "name: k, from: series, notNull: [year], errorIf: {}",
+            "spec.checks[0].errorIf: none is set; set count, ratio or both",
+        ),
+        (
+            "name: k, from: series, notNull: [year], errorIf: {count: -1}",
+            "spec.checks[0].errorIf.count: -1 is less than nothing; write 0 or more",
+        ),
+        (
+            "name: k, from: series, notNull: [year], severity: warn, errorIf: {count: 1}",
+            "spec.checks[0].severity: warnIf and errorIf say what a failure does; leave severity out, or leave them out",
+        ),
+        (
+            "name: k, from: series, notNull: [year], warnIf: {count: 5}, errorIf: {count: 5}",
+            "spec.checks[0].warnIf: it is not below errorIf, so that it would never warn; write less",
+        ),
+        (
+            "name: k, from: series, rows: {min: 1}, errorIf: {count: 5}",
+            "spec.checks[0].errorIf: rows counts no failing rows; leave it out and set severity",
+        ),
+        (
+            "name: k, sql: SELECT * FROM recent, errorIf: {ratio: 0.1}",
+            "spec.checks[0].errorIf.ratio: a sql check knows no number of all rows; set count",
+        ),
         (
             "name: k, sql: DELETE FROM recent",
             "spec.checks[0].sql: line 1, column 1: DELETE is not a SELECT; write one SELECT: sinks do the writing",
@@ -506,10 +684,10 @@ fn a_wrong_sink_says_what_to_write() {
             "from: recnt, sqlite: {path: a.db, table: t}",
             "spec.sinks[0].from: no model or source `recnt`; did you mean `recent`?",
         ),
-        ("from: recent", "spec.sinks[0]: none is set; set exactly one of postgres, sqlite and lake"),
+        ("from: recent", "spec.sinks[0]: none is set; set exactly one of postgres, mysql, sqlite and lake"),
         (
             "from: recent, sqlite: {path: a.db, table: t}, lake: {url: s3://lake}",
-            "spec.sinks[0]: sqlite and lake are set; set exactly one of postgres, sqlite and lake",
+            "spec.sinks[0]: sqlite and lake are set; set exactly one of postgres, mysql, sqlite and lake",
         ),
         ("from: recent, postgres: {DB, table: t}", ""),
         (
@@ -562,15 +740,66 @@ fn a_wrong_sink_says_what_to_write() {
         ),
         (
             "from: recent, sqlite: {path: x.db, table: t}, mode: {}",
-            "spec.sinks[0].mode: none is set; set exactly one of replace, append and merge",
+            "spec.sinks[0].mode: none is set; set exactly one of replace, append, merge and deleteInsert",
         ),
         (
             "from: recent, sqlite: {path: x.db, table: t}, mode: {replace: {}, append: {}}",
-            "spec.sinks[0].mode: replace and append are set; set exactly one of replace, append and merge",
+            "spec.sinks[0].mode: replace and append are set; set exactly one of replace, append, merge and deleteInsert",
         ),
         (
             "from: recent, sqlite: {path: x.db, table: t}, mode: {replace: {by: rows}}",
-            "spec.sinks[0].mode.replace.by: it is about PostgreSQL tables only; leave it out",
+            "spec.sinks[0].mode.replace.by: it is about PostgreSQL and MySQL tables only; leave it out",
+        ),
+        (
+            "from: series, sqlite: {path: x.db, table: t}, mode: {deleteInsert: {interval: yaer}}",
+            "spec.sinks[0].mode.deleteInsert.interval: series has no column `yaer`; did you mean `year`?",
+        ),
+        ("from: series, sqlite: {path: x.db, table: t}, mode: {deleteInsert: {partition: [year, series_id]}}", ""),
+        (
+            "from: recent, sqlite: {path: x.db, table: t}, mode: {deleteInsert: {}}",
+            "spec.sinks[0].mode.deleteInsert: none is set; set exactly one of interval and partition",
+        ),
+        (
+            "from: recent, sqlite: {path: x.db, table: t}, mode: {deleteInsert: {interval: a, partition: [b]}}",
+            "spec.sinks[0].mode.deleteInsert: interval and partition are set; set exactly one of interval and partition",
+        ),
+        (
+            "from: recent, sqlite: {path: x.db, table: t}, mode: {merge: {key: [a], dedupe: {latestBy: b}, onlyIfNewer: b, deleteWhen: c}}",
+            "",
+        ),
+        (
+            "from: recent, sqlite: {path: x.db, table: t}, mode: {merge: {key: [a], onlyIfNewer: a}}",
+            "spec.sinks[0].mode.merge.onlyIfNewer: a is part of the key, and so the same in all rows of it; name another",
+        ),
+        (
+            "from: recent, sqlite: {path: x.db, table: t}, mode: {merge: {key: [a], onlyIfNewer: b, deleteWhen: b}}",
+            "spec.sinks[0].mode.merge.deleteWhen: the column that deletes says nothing about which row is newer; name another",
+        ),
+        (
+            "from: series, sqlite: {path: x.db, table: t}, mode: {merge: {key: [series_id], dedupe: {latestBy: yaer}}}",
+            "spec.sinks[0].mode.merge.dedupe.latestBy: series has no column `yaer`; did you mean `year`?",
+        ),
+        (
+            "from: series, sqlite: {path: x.db, table: t}, indexes: [[year], [year, serie_id], [year]]",
+            "spec.sinks[0].indexes[1][1]: series has no column `serie_id`; did you mean `series_id`?\nspec.sinks[0].indexes[2]: the same columns are indexed above; leave one out",
+        ),
+        (
+            "from: recent, sqlite: {path: x.db, table: t}, description: What a row is",
+            "spec.sinks[0].description: only tables in PostgreSQL and MySQL have a comment; leave it out, or describe the model",
+        ),
+        ("from: recent, mysql: {DB, table: shop.orders}, mode: {replace: {by: rows}}, description: A row", ""),
+        ("from: recent, mysql: {DB, table: orders}, onSchemaChange: addColumns, indexes: [[a]]", ""),
+        (
+            "from: recent, mysql: {DB, table: mysql.user}",
+            "spec.sinks[0].mysql.table: the database mysql is not for data; name another one",
+        ),
+        (
+            "from: recent, mysql: {DB, table: shop._report_x}",
+            "spec.sinks[0].mysql.table: tables that begin with _report_ are the operator's own; write another one",
+        ),
+        (
+            "from: recent, lake: {url: s3://lake}, mode: {deleteInsert: {partition: [a]}}, indexes: [[a]], onSchemaChange: fail",
+            "spec.sinks[0].mode: a lake takes replace or append; merge and deleteInsert need a database table\nspec.sinks[0].indexes: a lake has no indexes; leave it out, or set lake.partitionBy\nspec.sinks[0].onSchemaChange: it is about database tables only; leave it out",
         ),
         (
             "from: recent, sqlite: {path: x.db, table: t}, mode: {merge: {key: []}}",
@@ -627,7 +856,7 @@ fn a_wrong_sink_says_what_to_write() {
         ),
         (
             "from: recent, lake: {url: s3://lake}, mode: {merge: {key: [a]}}",
-            "spec.sinks[0].mode: a lake takes replace or append; merge needs a database table",
+            "spec.sinks[0].mode: a lake takes replace or append; merge and deleteInsert need a database table",
         ),
         (
             "from: recent, lake: {url: s3://lake}, primaryKey: [a], adopt: true",
@@ -654,6 +883,16 @@ fn two_sinks_never_write_one_place() {
         (
             "postgres: {connection: {secretRef: {name: a}}, table: t}",
             "postgres: {connection: {secretRef: {name: a}}, table: T}",
+            "",
+        ),
+        (
+            "mysql: {connection: {secretRef: {name: a}}, table: s.t}",
+            "mysql: {connection: {secretRef: {name: a}}, table: s.T}",
+            "the table T is",
+        ),
+        (
+            "mysql: {connection: {secretRef: {name: a}}, table: s.t}",
+            "mysql: {connection: {secretRef: {name: a}}, table: r.t}",
             "",
         ),
         ("sqlite: {path: ./a//x.db, table: t}", "sqlite: {path: a/x.db, table: T}", "the table T of a/x.db is"),
@@ -975,4 +1214,104 @@ fn the_examples_have_no_problem() {
         assert_eq!(problems, None, "{}", file.display());
     }
     assert!(read > 0, "no example in {folder}");
+}
+
+#[test]
+fn incremental_sources_and_databases_say_what_to_write() {
+    const BASE: &str = r#"
+apiVersion: report-operator.dev/v1alpha1
+kind: ReportPipeline
+metadata: {name: shop}
+spec:
+  sources:
+    - {name: orders, postgres: {connection: {secretRef: {name: shop-db}}, table: orders}, incremental: {cursor: updated_at, lag: 1h}}
+    - {name: cities, file: {path: cities.csv}, columns: [{name: id, type: int64}, {name: name, type: string}]}
+  sinks: [{name: orders, from: orders, sqlite: {path: /a.db, table: orders}, mode: {merge: {key: [id]}}}]
+"#;
+    let checked = edited(BASE, "{}").unwrap();
+    assert_eq!(checked.secrets[0].variable(), "SECRET_SHOP_DB_URL");
+    let source = |rest: &str| {
+        format!(
+            "sources: [{{name: orders, {rest}}}, {{name: cities, file: {{path: c.csv}}, columns: [{{name: id, type: int64}}, {{name: name, type: string}}]}}]"
+        )
+    };
+    const SHOP: &str = "connection: {secretRef: {name: shop-db}}";
+    for (rest, want) in [
+        (format!("postgres: {{{SHOP}}}"), "spec.sources[0].postgres: none is set; set exactly one of table and query"),
+        (
+            format!("postgres: {{{SHOP}, table: 'my orders'}}"),
+            "spec.sources[0].postgres.table: \"my orders\" can't be a table; write letters, digits and underscores, such as public.orders; read another table by a query",
+        ),
+        (
+            format!("postgres: {{{SHOP}, query: 'DELETE FROM orders'}}"),
+            "spec.sources[0].postgres.query: it is not a SELECT; write one SELECT that gives the rows to read",
+        ),
+        (
+            format!("postgres: {{{SHOP}, table: orders}}, format: {{csv: {{}}}}"),
+            "spec.sources[0].format: it is about files; the rows of a database have none: leave it out",
+        ),
+        (
+            format!("postgres: {{{SHOP}, table: orders}}, incremental: {{cursor: at, lag: 1h, delay: 1h}}"),
+            "spec.sources[0].incremental: lag and delay are set; set exactly one of lag and delay",
+        ),
+        (
+            format!("postgres: {{{SHOP}, table: orders}}, incremental: {{cursor: at, lag: 1h, initial: 7}}"),
+            "spec.sources[0].incremental.initial: \"7\" does not go with the cursor; write a time, such as 2024-01-01T00:00:00Z",
+        ),
+        (
+            "file: {path: a.csv}, columns: [{name: id, type: int64}], incremental: {cursor: di, delay: 0}".into(),
+            "spec.sources[0].incremental.cursor: there is no column `di`; did you mean `id`?",
+        ),
+        (
+            "file: {path: a.csv}, columns: [{name: id, type: int64}], incremental: {cursor: id, delay: 5}".into(),
+            "spec.sources[0].incremental.delay: the newest rows of a file can't be left out: its greatest number is known only when it is read; write delay: 0, or lag",
+        ),
+        (
+            "file: {path: a.csv}, columns: [{name: id, type: int64}], incremental: {cursor: id, lag: 1h}".into(),
+            "spec.sources[0].incremental.lag: \"1h\" does not go with the cursor; the cursor is a number: write a count, such as 1000",
+        ),
+        (
+            "file: {path: a.csv}, columns: [{name: id, type: string}], incremental: {cursor: id, lag: 1h}".into(),
+            "spec.sources[0].incremental.cursor: `id` is string, which can't be a cursor; take a timestamp, a date or a whole number",
+        ),
+    ] {
+        check_problem(BASE, &source(&rest), want);
+    }
+    let missing = edited(BASE, &source(&format!("postgres: {{{SHOP}, table: orders}}, incremental: {{cursor: at}}")));
+    assert!(missing.unwrap_err()[0].contains("set lag: 1h to read the last hour again"));
+
+    let sink = |from: &str, mode: &str| {
+        format!("sinks: [{{name: s, from: {from}, sqlite: {{path: /a.db, table: s}}, mode: {mode}}}]")
+    };
+    for (edit, want) in [
+        (sink("orders", "{replace: {}}"), "replace would leave only the new rows of orders"),
+        (sink("orders", "{append: {}}"), "append would add the rows again that lag reads again (orders)"),
+        (
+            format!("models: [{{name: m, sql: 'SELECT * FROM orders'}}]\n{}", sink("m", "{replace: {}}")),
+            "replace would leave only the new rows of orders",
+        ),
+        (
+            format!(
+                "models: [{{name: m, sql: 'SELECT count(*) AS total FROM orders'}}]\n{}",
+                sink("m", "{merge: {key: [total]}}")
+            ),
+            "spec.models[0].sql: count() is about all rows, not over new rows only (orders); read the history from the sink",
+        ),
+        (
+            format!("models: [{{name: m, reads: delta, sql: 'SELECT * FROM cities'}}]\n{}", sink("m", "{replace: {}}")),
+            "spec.models[0].reads: there is no delta here",
+        ),
+    ] {
+        let problems = edited(BASE, &edit).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains(want), "{edit}: {problems:?}");
+    }
+    for edit in [
+        format!(
+            "models: [{{name: m, reads: delta, sql: 'SELECT count(*) AS total FROM orders'}}]\n{}",
+            sink("m", "{replace: {}}")
+        ),
+        format!("models: [{{name: m, sql: 'SELECT count(*) AS n FROM cities'}}]\n{}", sink("m", "{replace: {}}")),
+    ] {
+        check_problem(BASE, &edit, "");
+    }
 }

@@ -1,66 +1,134 @@
 //! Format `csv`: separated values as in RFC 4180, with any delimiter and quote, or no quote.
 //!
-//! Records end with LF, CRLF or CR; empty lines are passed over. An empty field is NULL. Only the contract's columns are
-//! decoded and read. Guarantees: a record with too few or too many fields is an error, and so is a quote that is still
-//! open at the end of the input. Memory: one record and one batch.
+//! [`frame`](super::frame) finds records and fields. Only the contract's columns are decoded and read. An empty field is
+//! NULL; one in quotes is an empty text in a string column. Bad rows: a record with too few or too many fields, text after
+//! a closing quote, bytes that the encoding does not have. A quote that is still open at the end of the input is an
+//! error: nobody can say which rows are inside it. Memory: one record and one batch.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::sync::Arc;
 
-use csv::{ByteRecord, ReaderBuilder};
 use report_api::checked::{CheckedColumn, CheckedSource, CsvFormat};
+use report_api::column::ColumnType;
 use report_api::format::Encoding;
 
 use super::Decoder;
-use super::input::{self, BUFFER_BYTES, Budget};
+use super::contract::{self, Found};
+use super::frame::{Broken, Dialect, Field, Framer, Record, undouble};
+use super::infer::Inference;
+use super::input;
 use super::names;
 use super::rows::{Place, Records, Rows, decoder};
 use super::text::{self, decode};
 use crate::error::{Code, Result, RunError};
+use crate::rejected::SourceLog;
 use crate::source::RawInput;
 
 /// Opens separated values and reads their header.
-pub(super) fn open(input: &RawInput, source: &CheckedSource, format: CsvFormat) -> Result<Decoder> {
+pub(super) fn open(
+    input: &RawInput,
+    source: &CheckedSource,
+    format: &CsvFormat,
+    log: &Arc<SourceLog>,
+) -> Result<Decoder> {
     let mut file = CsvFile::open(input, source, format)?;
-    let (cells, width) = match format.header {
-        true => file.header()?,
-        false => ((0..source.columns.len()).map(Some).collect(), source.columns.len()),
-    };
-    Ok(decoder(&source.columns, CsvRows { file, cells, width }))
+    if !format.header {
+        let columns = &source.columns;
+        let cells = (0..columns.len()).map(Some).collect();
+        let (width, scratch) = (columns.len(), Scratch::default());
+        return Ok(decoder(columns, log, CsvRows { file, columns: columns.clone(), cells, width, scratch }));
+    }
+    let names = file.header()?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let found = names.iter().map(|name| Found::text(name)).collect::<Vec<_>>();
+    let infer = || infer(input, source, format, &names);
+    let settled = contract::settle(source, &found, log, infer)?;
+    let cells = names::find(&settled, &names, &source.field)?;
+    let (width, scratch) = (names.len(), Scratch::default());
+    Ok(decoder(&settled, log, CsvRows { file, columns: settled.clone(), cells, width, scratch }))
+}
+
+/// The columns of an input without a contract, from all of its values.
+fn infer(
+    input: &RawInput,
+    source: &CheckedSource,
+    format: &CsvFormat,
+    names: &[&str],
+) -> Result<Vec<(String, ColumnType)>> {
+    let mut file = CsvFile::open(input, source, format)?;
+    file.header()?;
+    let mut types = vec![Inference::default(); names.len()];
+    let mut scratch = Scratch::default();
+    while let Some(record) = file.next()? {
+        if file.fields.len() != names.len() || record.misquoted.is_some() {
+            continue;
+        }
+        let whole = file.whole(&record);
+        for (index, inference) in types.iter_mut().enumerate() {
+            // A field that can't be decoded is a bad row later, whatever its column's type.
+            let Ok((text, quoted)) = file.field(index, &record, whole, &mut scratch) else { continue };
+            if !file.is_null(&text, quoted) {
+                inference.see(&text);
+            }
+        }
+    }
+    Ok(names.iter().map(|name| (*name).to_owned()).zip(types.iter().map(Inference::column_type)).collect())
 }
 
 /// Records as the rows of a contract.
 struct CsvRows {
     file: CsvFile,
+    columns: Vec<CheckedColumn>,
     /// For each column the index of its field.
     cells: Vec<Option<usize>>,
     /// How many fields a record has to have.
     width: usize,
+    scratch: Scratch,
+}
+
+/// Where a field is put together whose bytes in the input are not its text.
+#[derive(Default)]
+struct Scratch {
+    bytes: Vec<u8>,
 }
 
 impl Records for CsvRows {
     fn read(&mut self, rows: &mut Rows) -> Result<bool> {
-        if !self.file.next()? {
-            return Ok(false);
+        let Self { file, columns, cells, width, scratch } = self;
+        let Some(record) = file.next()? else { return Ok(false) };
+        let file = &*file;
+        let place = Place::Line(record.line);
+        let raw = || file.raw(&record);
+        if file.fields.len() != *width {
+            rows.reject(file.ragged(record.line, *width), place, raw)?;
+            return Ok(true);
         }
-        let file = &self.file;
-        if file.record.len() != self.width {
-            return Err(file.ragged(self.width));
+        if let Some(field) = record.misquoted {
+            let message = format!(
+                "line {}, field {}: text follows a closing quote; double the quotes inside of quoted fields, or set format.csv.quote to \"\" if quotes are plain text",
+                record.line,
+                field + 1
+            );
+            rows.reject(RunError::at(Code::InputMalformed, &file.source.field, message), place, raw)?;
+            return Ok(true);
         }
-        // One look at the whole record instead of one per field. Where it fails, the fields are looked at one by one.
-        let whole = match file.format.encoding {
-            Encoding::Utf8 => std::str::from_utf8(file.record.as_slice()).ok(),
-            Encoding::Latin1 | Encoding::Windows1252 => None,
-        };
-        for (column, cell) in self.cells.iter().enumerate() {
-            let text = match cell {
-                Some(cell) => file.field(*cell, whole, &file.source.columns[column])?,
-                None => Cow::Borrowed(""),
+        let whole = file.whole(&record);
+        for (at, (column, cell)) in columns.iter().zip(&*cells).enumerate() {
+            let Some(cell) = cell else {
+                rows.push(at, None, || place)?;
+                continue;
             };
-            let value = Some(&*text).filter(|text| !text.is_empty());
-            rows.push(column, value, || Place::Line(file.line()))?;
+            match file.field(*cell, &record, whole, scratch) {
+                Ok((text, quoted)) => {
+                    // Only a text can be empty and not NULL.
+                    let quoted = quoted && (column.type_ == ColumnType::String || !text.is_empty());
+                    let value = Some(&*text).filter(|text| !file.is_null(text, quoted));
+                    rows.push(at, value, || place)?;
+                }
+                Err(byte) => rows.bad(at, file.undecodable(record.line, column, byte, rows.is_masked()), || place)?,
+            }
         }
-        rows.end();
+        rows.end(raw)?;
         Ok(true)
     }
 }
@@ -69,152 +137,143 @@ impl Records for CsvRows {
 struct CsvFile {
     source: CheckedSource,
     format: CsvFormat,
-    reader: csv::Reader<Tail>,
-    budget: Budget,
-    record: ByteRecord,
-    /// The line after the record, if that ended with LF.
-    line_after: u64,
+    framer: Framer<input::Reader>,
+    fields: Vec<Field>,
 }
 
 impl CsvFile {
-    fn open(input: &RawInput, source: &CheckedSource, format: CsvFormat) -> Result<Self> {
+    fn open(input: &RawInput, source: &CheckedSource, format: &CsvFormat) -> Result<Self> {
         let (reader, budget) = input::open(input, source)?;
-        let mark = (1..=3).find(|byte| *byte != format.delimiter && Some(*byte) != format.quote).unwrap_or(1);
-        let reader = ReaderBuilder::new()
-            .delimiter(format.delimiter)
-            .quoting(format.quote.is_some())
-            .quote(format.quote.unwrap_or(b'"'))
-            .has_headers(false)
-            .flexible(true)
-            .buffer_capacity(BUFFER_BYTES)
-            .from_reader(Tail { reader, mark, crlf: None, tail: None });
-        let (source, record) = (source.clone(), ByteRecord::new());
-        Ok(Self { source, format, reader, budget, record, line_after: 1 })
+        // The framer keeps to the limit by itself.
+        budget.suspend();
+        let CsvFormat { delimiter, quote, comment, trim, .. } = *format;
+        let max = usize::try_from(source.record_bytes_max).unwrap_or(usize::MAX);
+        let framer = Framer::new(reader, Dialect { delimiter, quote, comment, trim }, max);
+        let mut file = Self { source: source.clone(), format: format.clone(), framer, fields: Vec::new() };
+        for _ in 0..format.skip_lines {
+            let skipped = file.framer.skip_line();
+            skipped.map_err(|broken| file.broken(broken))?;
+        }
+        Ok(file)
     }
 
-    /// Reads the next record; false at the end.
-    fn next(&mut self) -> Result<bool> {
-        self.budget.renew();
-        let more = self.reader.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
-            csv::ErrorKind::Io(error) => input::explain(error, &self.source),
-            other => RunError::new(Code::Internal, format!("a CSV reader without rules complains: {other:?}")),
-        })?;
-        self.line_after = self.reader.position().line();
-        let mark = self.reader.get_ref().mark();
-        match self.record.as_slice().ends_with(&mark) {
-            false => Ok(more),
-            true if self.record.len() == 1 && self.record.as_slice() == mark => Ok(false),
-            true => Err(self.error(self.line_after - self.line_breaks(), "a quote is opened that is never closed; close it, or set format.csv.quote to \"\" if quotes are plain text")),
+    /// Finds the next record; None at the end.
+    fn next(&mut self) -> Result<Option<Record>> {
+        let next = self.framer.next(&mut self.fields);
+        next.map_err(|broken| self.broken(broken))
+    }
+
+    fn broken(&self, broken: Broken) -> RunError {
+        let malformed = |message: String| RunError::at(Code::InputMalformed, &self.source.field, message);
+        match broken {
+            Broken::Read(error) => input::explain(error, &self.source),
+            Broken::OpenQuote(line) => malformed(format!(
+                "line {line}: a quote is opened that is never closed; close it, or set format.csv.quote to \"\" if quotes are plain text"
+            )),
+            Broken::TooLong(line) => malformed(format!(
+                "line {line}: {}; is there a quote that is never closed?",
+                input::too_long(&self.source)
+            )),
         }
     }
 
-    /// Reads the header; gives the index of each column's field, and how many fields there are.
-    fn header(&mut self) -> Result<(Vec<Option<usize>>, usize)> {
-        if !self.next()? {
+    /// Reads the names in the header.
+    fn header(&mut self) -> Result<Vec<String>> {
+        let Some(record) = self.next()? else {
             let text = "the input is empty; its first line should name the columns";
             return Err(RunError::at(Code::InputMalformed, &self.source.field, text));
-        }
-        let cells = self
-            .record
-            .iter()
-            .map(|cell| decode(cell, self.format.encoding).map(|cell| cell.trim().to_owned()))
-            .collect::<Result<Vec<_>, usize>>()
-            .map_err(|_| {
-                let encoding = text::name(self.format.encoding);
-                let text = format!("the header is not {encoding}; set format.csv.encoding to what it is");
-                RunError::at(Code::EncodingInvalid, &self.source.field, text)
-            })?;
-        let names: Vec<&str> = cells.iter().map(String::as_str).collect();
-        Ok((names::find(&self.source.columns, &names, &self.source.field)?, names.len()))
-    }
-
-    /// The text of a field. `whole` is the text of the whole record, where there is one.
-    fn field<'a>(&'a self, index: usize, whole: Option<&'a str>, column: &CheckedColumn) -> Result<Cow<'a, str>> {
-        let encoding = self.format.encoding;
-        let text = match self.record.range(index).and_then(|range| whole?.get(range)) {
-            Some(text) => Cow::Borrowed(text),
-            None => {
-                let bytes = self.record.get(index).unwrap_or_default();
-                decode(bytes, encoding).map_err(|offset| {
-                    let (line, name, byte) = (self.line(), &column.name, bytes.get(offset).copied().unwrap_or_default());
-                    let message = format!(
-                        "line {line}, column {name}: byte {byte:#04x} at offset {offset} of the field is not {}; set format.csv.encoding to what it is, such as windows-1252",
-                        text::name(encoding)
-                    );
-                    RunError::at(Code::EncodingInvalid, &column.field, message)
-                })?
-            }
         };
-        Ok(match (self.format.trim, text) {
-            (false, text) => text,
-            (true, Cow::Borrowed(text)) => Cow::Borrowed(text.trim()),
-            (true, Cow::Owned(text)) => Cow::Owned(text.trim().to_owned()),
+        let bytes = self.framer.bytes(record.bytes.clone());
+        let name = |field: &Field| {
+            let mut undoubled = Vec::new();
+            let content = &bytes[field.start..field.end];
+            let content = match field.doubled {
+                true => {
+                    undouble(content, self.format.quote.unwrap_or_default(), &mut undoubled);
+                    &undoubled[..]
+                }
+                false => content,
+            };
+            decode(content, self.format.encoding).map(|name| name.trim().to_owned())
+        };
+        self.fields.iter().map(name).collect::<Result<_, usize>>().map_err(|_| {
+            let encoding = text::name(self.format.encoding);
+            let text = format!("the header is not {encoding}; set format.csv.encoding to what it is");
+            RunError::at(Code::EncodingInvalid, &self.source.field, text)
         })
     }
 
-    fn ragged(&self, width: usize) -> RunError {
+    /// The whole record as text, where it is one: one look instead of one per field. Where it is none, the fields are
+    /// looked at one by one, since those that nobody reads may hold anything.
+    fn whole(&self, record: &Record) -> Option<&str> {
+        match self.format.encoding {
+            Encoding::Utf8 => std::str::from_utf8(self.framer.bytes(record.bytes.clone())).ok(),
+            Encoding::Latin1 | Encoding::Windows1252 => None,
+        }
+    }
+
+    /// The text of a field, and whether it is in quotes. The error is the byte that is not in the encoding, and where.
+    fn field<'a>(
+        &'a self,
+        index: usize,
+        record: &Record,
+        whole: Option<&'a str>,
+        scratch: &'a mut Scratch,
+    ) -> Result<(Cow<'a, str>, bool), (u8, usize)> {
+        let field = self.fields[index];
+        let text = match whole {
+            Some(whole) if !field.doubled => Cow::Borrowed(&whole[field.start..field.end]),
+            _ => {
+                let mut bytes = &self.framer.bytes(record.bytes.clone())[field.start..field.end];
+                if field.doubled {
+                    scratch.bytes.clear();
+                    undouble(bytes, self.format.quote.unwrap_or_default(), &mut scratch.bytes);
+                    bytes = &scratch.bytes;
+                }
+                decode(bytes, self.format.encoding).map_err(|at| (bytes.get(at).copied().unwrap_or_default(), at))?
+            }
+        };
+        let text = match (self.format.trim, text) {
+            (false, text) => text,
+            (true, Cow::Borrowed(text)) => Cow::Borrowed(text.trim()),
+            (true, Cow::Owned(text)) => Cow::Owned(text.trim().to_owned()),
+        };
+        Ok((text, field.quoted))
+    }
+
+    fn is_null(&self, text: &str, quoted: bool) -> bool {
+        (!quoted || self.format.quoted_nulls)
+            && (text.is_empty() || self.format.null_values.iter().any(|null| null == text))
+    }
+
+    /// The record as it came, for people.
+    fn raw(&self, record: &Record) -> Vec<u8> {
+        let bytes = self.framer.bytes(record.bytes.clone());
+        match decode(bytes, self.format.encoding) {
+            Ok(Cow::Owned(text)) => text.into_bytes(),
+            Ok(Cow::Borrowed(_)) | Err(_) => bytes.to_vec(),
+        }
+    }
+
+    fn undecodable(&self, line: u64, column: &CheckedColumn, (byte, at): (u8, usize), is_masked: bool) -> RunError {
+        let (name, encoding) = (&column.name, text::name(self.format.encoding));
+        let what =
+            if is_masked { "a byte".to_owned() } else { format!("byte {byte:#04x} at offset {at} of the field") };
+        let message = format!(
+            "line {line}, column {name}: {what} is not {encoding}; set format.csv.encoding to what it is, such as windows-1252"
+        );
+        RunError::at(Code::EncodingInvalid, &column.field, message)
+    }
+
+    fn ragged(&self, line: u64, width: usize) -> RunError {
         let owner = if self.format.header { "the header" } else { "the contract" };
-        let (fields, plural) = (self.record.len(), if self.record.len() == 1 { "" } else { "s" });
+        let (fields, plural) = (self.fields.len(), if self.fields.len() == 1 { "" } else { "s" });
         RunError::at(
             Code::InputMalformed,
             &self.source.field,
             format!(
-                "line {} has {fields} field{plural}, {owner} has {width}; put fields that hold a delimiter or a line break in quotes",
-                self.line()
+                "line {line} has {fields} field{plural}, {owner} has {width}; put fields that hold a delimiter or a line break in quotes",
             ),
         )
-    }
-
-    fn error(&self, line: u64, what: &str) -> RunError {
-        RunError::at(Code::InputMalformed, &self.source.field, format!("line {line}: {what}"))
-    }
-
-    /// The line on which the record begins. The reader has counted the record's own line breaks, and the one at its end
-    /// if that is LF, but not yet if it is CRLF.
-    fn line(&self) -> u64 {
-        let end = u64::from(!self.reader.get_ref().crlf.unwrap_or_default());
-        self.line_after.saturating_sub(end + self.line_breaks())
-    }
-
-    fn line_breaks(&self) -> u64 {
-        self.record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64
-    }
-}
-
-/// Length of the mark at the end: no data ends with so many control characters.
-const MARK_BYTES: usize = 16;
-
-/// Gives a record of its own after the end of the input. It arrives as it was given, unless a quote is still open: the
-/// reader itself would take the end of the input for the closing quote.
-struct Tail {
-    reader: input::Reader,
-    mark: u8,
-    /// Whether lines end with CRLF, once the first one has ended.
-    crlf: Option<bool>,
-    /// What is still to be given.
-    tail: Option<std::io::Cursor<Vec<u8>>>,
-}
-
-impl Tail {
-    fn mark(&self) -> [u8; MARK_BYTES] {
-        [self.mark; MARK_BYTES]
-    }
-}
-
-impl Read for Tail {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if let Some(tail) = &mut self.tail {
-            return tail.read(buffer);
-        }
-        let count = self.reader.read(buffer)?;
-        if self.crlf.is_none() {
-            let end = buffer[..count].iter().position(|byte| *byte == b'\n');
-            self.crlf = end.map(|end| end > 0 && buffer[end - 1] == b'\r');
-        }
-        if count > 0 || buffer.is_empty() {
-            return Ok(count);
-        }
-        let line_break: &[u8] = if self.crlf == Some(true) { b"\r\n" } else { b"\n" };
-        self.tail.insert(std::io::Cursor::new([line_break, &self.mark()].concat())).read(buffer)
     }
 }

@@ -1,6 +1,6 @@
 //! Opens an input: decompresses it, takes its byte order mark off, and keeps it within limits.
 //!
-//! Memory: the buffers of gzip. A gzip stream that is broken or cut off, a record longer than [`RECORD_BYTES_MAX`] and an
+//! Memory: the buffers of gzip. A gzip stream that is broken or cut off, a record longer than the source allows and an
 //! input longer than [`DECODED_BYTES_MAX`] are errors of the reader, which [`explain`] turns into the run's.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 use report_api::checked::CheckedSource;
 use report_api::format::Compression;
 
-use super::{DECODED_BYTES_MAX, RECORD_BYTES_MAX};
+use super::DECODED_BYTES_MAX;
 use crate::error::{Code, Result, RunError};
 use crate::source::RawInput;
 
@@ -39,22 +39,29 @@ impl fmt::Debug for Reader {
 
 /// How many bytes the reader may still give before the next record, shared with whoever knows where records begin.
 #[derive(Clone, Debug)]
-pub(super) struct Budget(Arc<(AtomicU64, AtomicBool)>);
+pub(super) struct Budget(Arc<Left>);
+
+#[derive(Debug)]
+struct Left {
+    record_bytes: AtomicU64,
+    record_bytes_max: u64,
+    is_stopped: AtomicBool,
+}
 
 impl Budget {
     /// A record begins.
     pub(super) fn renew(&self) {
-        self.0.0.store(RECORD_BYTES_MAX, Ordering::Relaxed);
+        self.0.record_bytes.store(self.0.record_bytes_max, Ordering::Relaxed);
     }
 
     /// What follows is passed over and takes no memory.
     pub(super) fn suspend(&self) {
-        self.0.0.store(u64::MAX, Ordering::Relaxed);
+        self.0.record_bytes.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Nobody wants more.
     pub(super) fn stop(&self) {
-        self.0.1.store(true, Ordering::Relaxed);
+        self.0.is_stopped.store(true, Ordering::Relaxed);
     }
 }
 
@@ -69,7 +76,9 @@ pub(super) fn open(input: &RawInput, source: &CheckedSource) -> Result<(Reader, 
         }
     };
     let start = start(&mut inner, source)?;
-    let budget = Budget(Arc::new((AtomicU64::new(RECORD_BYTES_MAX), AtomicBool::new(false))));
+    let record_bytes_max = source.record_bytes_max;
+    let (record_bytes, is_stopped) = (AtomicU64::new(record_bytes_max), AtomicBool::new(false));
+    let budget = Budget(Arc::new(Left { record_bytes, record_bytes_max, is_stopped }));
     let reader =
         Reader { inner: Box::new(Cursor::new(start).chain(inner)), left: DECODED_BYTES_MAX, budget: budget.clone() };
     Ok((reader, budget))
@@ -107,15 +116,15 @@ fn start(inner: &mut impl Read, source: &CheckedSource) -> Result<Vec<u8>> {
 
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, IoError> {
-        let (record, stopped) = &*self.budget.0;
-        if stopped.load(Ordering::Relaxed) {
+        let Left { record_bytes, is_stopped, .. } = &*self.budget.0;
+        if is_stopped.load(Ordering::Relaxed) {
             return Err(IoError::other(Stop::Unwanted));
         }
         let count = self.inner.read(buffer)?;
         self.left = self.left.checked_sub(count as u64).ok_or_else(|| IoError::other(Stop::InputTooLong))?;
-        let left = record.load(Ordering::Relaxed);
+        let left = record_bytes.load(Ordering::Relaxed);
         let left = left.checked_sub(count as u64).ok_or_else(|| IoError::other(Stop::RecordTooLong))?;
-        record.store(left, Ordering::Relaxed);
+        record_bytes.store(left, Ordering::Relaxed);
         Ok(count)
     }
 }
@@ -152,11 +161,7 @@ pub(super) fn explain(error: IoError, source: &CheckedSource) -> RunError {
             &source.field,
             format!("the input is larger than {} GiB when decompressed; split it", DECODED_BYTES_MAX >> 30),
         ),
-        (Some(Stop::RecordTooLong), _) => RunError::at(
-            Code::InputMalformed,
-            &source.field,
-            format!("a record is longer than {} MiB; is there a quote that is never closed?", RECORD_BYTES_MAX >> 20),
-        ),
+        (Some(Stop::RecordTooLong), _) => RunError::at(Code::InputMalformed, &source.field, too_long(source)),
         // Files give none of these by themselves.
         (None, ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData) => RunError::at(
             Code::InputMalformed,
@@ -166,4 +171,10 @@ pub(super) fn explain(error: IoError, source: &CheckedSource) -> RunError {
         .caused_by(error),
         (None, _) => RunError::at(Code::SourceUnreachable, &source.field, "can't read the input").caused_by(error),
     }
+}
+
+/// What to say of a record that is too long.
+pub(super) fn too_long(source: &CheckedSource) -> String {
+    let field = format!("{}.maxRecordSize", source.field);
+    format!("a record is longer than {} MiB; if that is right, raise {field}", source.record_bytes_max >> 20)
 }

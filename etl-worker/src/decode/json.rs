@@ -6,18 +6,22 @@
 
 use std::fmt;
 use std::io::BufReader;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use report_api::checked::CheckedSource;
+use report_api::column::ColumnType;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Decoder;
+use super::contract::{self, Found};
 use super::input::{self, BUFFER_BYTES, Budget, Reader};
 use super::names::{self, NAMES_SHOWN_MAX};
 use super::object::Objects;
 use super::rows::{Place, Records, Rows, decoder};
 use crate::error::{Code, Result, RunError};
+use crate::rejected::SourceLog;
 use crate::source::RawInput;
 
 /// About the most bytes of a chunk: enough that handing over does not count.
@@ -29,7 +33,32 @@ const CHUNK_ELEMENTS_MAX: usize = 4096;
 type Chunk = Result<Option<Vec<Box<RawValue>>>>;
 
 /// Opens a document.
-pub(super) fn open(input: &RawInput, source: &CheckedSource, path: &[String]) -> Result<Decoder> {
+pub(super) fn open(input: &RawInput, source: &CheckedSource, path: &[String], log: &Arc<SourceLog>) -> Result<Decoder> {
+    let (columns, compared) = match contract::declared(source, log)? {
+        Some(columns) => (columns, false),
+        None => {
+            let surveyed = survey(input, source, path)?;
+            let found: Vec<Found<'_>> = surveyed.iter().map(|(key, _)| Found::text(key)).collect();
+            (contract::settle(source, &found, log, || Ok(surveyed.clone()))?, true)
+        }
+    };
+    let objects = Objects::new(source, &columns, log, compared);
+    Ok(decoder(&columns, log, elements(input, source, path, objects)?))
+}
+
+/// Reads the document once for its rows' keys and the types of their values.
+fn survey(input: &RawInput, source: &CheckedSource, path: &[String]) -> Result<Vec<(String, ColumnType)>> {
+    let log = SourceLog::of_survey(source);
+    let mut elements = elements(input, source, path, Objects::survey(source, &log))?;
+    let mut rows = Rows::new(&[], log);
+    while elements.read(&mut rows)? {
+        rows.clear();
+    }
+    std::mem::replace(&mut elements.objects, Objects::survey(source, &SourceLog::of_survey(source))).surveyed()
+}
+
+/// Starts the thread that walks a document.
+fn elements(input: &RawInput, source: &CheckedSource, path: &[String], objects: Objects) -> Result<Elements> {
     let (reader, budget) = input::open(input, source)?;
     let (sender, receiver) = sync_channel(0);
     let walk =
@@ -39,8 +68,7 @@ pub(super) fn open(input: &RawInput, source: &CheckedSource, path: &[String]) ->
         .name(format!("json {}", source.name))
         .spawn(move || walk.run(reader, &path))
         .map_err(|error| RunError::new(Code::Internal, "can't start a thread").caused_by(error))?;
-    let (chunk, objects) = (Vec::new().into_iter(), Objects::new(source));
-    Ok(decoder(&source.columns, Elements { receiver, chunk, number: 0, objects, budget }))
+    Ok(Elements { receiver, chunk: Vec::new().into_iter(), number: 0, objects, budget })
 }
 
 /// The elements that come from the thread.
@@ -121,6 +149,8 @@ impl Walk {
     }
 
     fn explain(&self, error: serde_json::Error) -> RunError {
+        // Where the document has another shape, the parser's words show a value.
+        let is_masked = !self.source.masks.is_empty();
         let at = |code, text: &str| RunError::at(code, &self.source.field, text);
         // serde_json tells bytes that are no UTF-8 apart by its text only.
         match error.classify() {
@@ -128,6 +158,10 @@ impl Walk {
             serde_json::error::Category::Eof => at(Code::InputMalformed, "the document is cut off").caused_by(error),
             _ if error.to_string().starts_with("invalid unicode code point") => {
                 at(Code::EncodingInvalid, "the document is not utf-8; have it written in utf-8").caused_by(error)
+            }
+            serde_json::error::Category::Data if is_masked => {
+                let message = format!("the document has another shape at line {}", error.line());
+                RunError::at(Code::InputMalformed, &self.source.field, message)
             }
             serde_json::error::Category::Syntax | serde_json::error::Category::Data => {
                 at(Code::InputMalformed, "the document is not as it should be").caused_by(error)

@@ -22,7 +22,7 @@ pub(super) fn matches(column: &CheckedColumn, name: &str, snake: &str) -> bool {
 
 /// For each column the index of its name, or None for a column that is not required and not there. One name may serve
 /// several columns; a column that finds two names is an error, and so is an input with none of the columns.
-pub(super) fn find(columns: &[CheckedColumn], names: &[&str], source_field: &str) -> Result<Vec<Option<usize>>> {
+pub(crate) fn find(columns: &[CheckedColumn], names: &[&str], source_field: &str) -> Result<Vec<Option<usize>>> {
     let snakes: Vec<_> = names.iter().map(|name| snake_case(name)).collect();
     let found: Vec<Option<usize>> = columns
         .iter()

@@ -5,16 +5,20 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
-use report_api::checked::CheckedSource;
+use report_api::checked::{CheckedColumn, CheckedSource};
 use report_api::column::{ColumnType, snake_case};
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::contract;
+use super::infer::Inference;
 use super::names;
 use super::rows::{Place, Rows};
 use crate::error::{Code, Result, RunError};
+use crate::rejected::SourceLog;
 
 /// Most keys that are remembered with what they mean. Objects with more different keys than columns may have are maps,
 /// whose keys are data.
@@ -23,6 +27,8 @@ const KEYS_MAX: usize = 4 * report_api::column::COLUMNS_MAX;
 /// Reads objects as rows of a contract.
 pub(super) struct Objects {
     pub(super) source: CheckedSource,
+    columns: Vec<CheckedColumn>,
+    log: Arc<SourceLog>,
     /// Keys that were seen, as indexes of `known`.
     index: HashMap<String, usize>,
     /// Each with the columns that it fills.
@@ -32,18 +38,66 @@ pub(super) struct Objects {
     rows: u64,
     /// Whether any key has filled any column.
     matched: bool,
+    purpose: Purpose,
+}
+
+/// What objects are read for.
+enum Purpose {
+    /// For their rows; at the end the keys are compared with those of the last good run.
+    Rows,
+    /// For their rows; the keys are compared already.
+    RowsOnly,
+    /// For their keys and the types of their values, for each of `known`.
+    Survey(Vec<Inference>),
 }
 
 impl Objects {
-    pub(super) fn new(source: &CheckedSource) -> Self {
-        let (index, known, filled) = (HashMap::new(), Vec::new(), vec![None; source.columns.len()]);
-        Self { source: source.clone(), index, known, filled, rows: 0, matched: false }
+    /// Reads rows. `compared` says whether the input's keys are compared with the last good run's already.
+    pub(super) fn new(source: &CheckedSource, columns: &[CheckedColumn], log: &Arc<SourceLog>, compared: bool) -> Self {
+        let purpose = if compared { Purpose::RowsOnly } else { Purpose::Rows };
+        Self::for_purpose(source, columns, log, purpose)
+    }
+
+    /// Reads keys and types.
+    pub(super) fn survey(source: &CheckedSource, log: &Arc<SourceLog>) -> Self {
+        Self::for_purpose(source, &[], log, Purpose::Survey(Vec::new()))
+    }
+
+    fn for_purpose(source: &CheckedSource, columns: &[CheckedColumn], log: &Arc<SourceLog>, purpose: Purpose) -> Self {
+        Self {
+            source: source.clone(),
+            columns: columns.to_vec(),
+            log: Arc::clone(log),
+            index: HashMap::new(),
+            known: Vec::new(),
+            filled: vec![None; columns.len()],
+            rows: 0,
+            matched: false,
+            purpose,
+        }
+    }
+
+    /// The keys that a survey has found, in the order in which they came, and the types that keep their values.
+    pub(super) fn surveyed(self) -> Result<Vec<(String, ColumnType)>> {
+        if self.known.len() >= KEYS_MAX {
+            let text = "the objects have too many different keys to be columns; list those to read under columns";
+            return Err(self.malformed(text.into()));
+        }
+        match self.purpose {
+            Purpose::Survey(types) => {
+                let keys = self.known.into_iter().map(|(key, _)| key);
+                Ok(keys.zip(types.iter().map(Inference::column_type)).collect())
+            }
+            Purpose::Rows | Purpose::RowsOnly => Ok(Vec::new()),
+        }
     }
 
     /// Reads an object as a row.
     pub(super) fn read(&mut self, text: &str, place: Place, rows: &mut Rows) -> Result<()> {
+        let raw = || text.as_bytes().to_vec();
         if let Some(other) = kind(text).filter(|kind| *kind != "an object") {
-            return Err(self.malformed(format!("{place} is {other}, it should be an object with a key per column")));
+            let error = self.malformed(format!("{place} is {other}, it should be an object with a key per column"));
+            return rows.reject(error, place, raw);
         }
         self.filled.fill(None);
         let mut parser = serde_json::Deserializer::from_str(text);
@@ -51,8 +105,11 @@ impl Objects {
         let row = Row { objects: self, rows, place, failure: &mut failure };
         let read = parser.deserialize_map(row).and_then(|()| parser.end());
         match (failure, read) {
-            (Some(error), _) => return Err(error),
-            (None, Err(error)) => return Err(self.malformed(format!("{place} is not JSON: {}", brief(&error)))),
+            (Some(error), _) => return rows.reject(error, place, raw),
+            (None, Err(error)) => {
+                let error = self.malformed(format!("{place} is not JSON: {}", brief(&error)));
+                return rows.reject(error, place, raw);
+            }
             (None, Ok(())) => {}
         }
         for column in 0..self.filled.len() {
@@ -60,18 +117,25 @@ impl Objects {
                 rows.push(column, None, || place)?;
             }
         }
-        rows.end();
         self.rows += 1;
-        Ok(())
+        rows.end(raw)
     }
 
     /// After the last object: rows without any of the columns are a contract for another input.
     pub(super) fn finish(&self) -> Result<()> {
-        if self.rows == 0 || self.matched {
+        if self.rows == 0 || matches!(self.purpose, Purpose::Survey(_)) {
             return Ok(());
         }
-        let keys: Vec<&str> = self.known.iter().map(|(key, _)| key.as_str()).collect();
-        Err(names::none(&keys, &self.source.field))
+        if !self.matched {
+            let keys: Vec<&str> = self.known.iter().map(|(key, _)| key.as_str()).collect();
+            return Err(names::none(&keys, &self.source.field));
+        }
+        // Where keys are data, there are new ones in every input.
+        if matches!(self.purpose, Purpose::RowsOnly) || self.known.len() >= KEYS_MAX {
+            return Ok(());
+        }
+        let keys: Vec<(&str, bool)> = self.known.iter().map(|(key, hits)| (key.as_str(), !hits.is_empty())).collect();
+        contract::compare_keys(&self.source, &self.columns, &keys, &self.log)
     }
 
     /// What a key means, as an index of `known`; None where that need not be known.
@@ -80,21 +144,31 @@ impl Objects {
             return Some(*known);
         }
         let snake = snake_case(key);
-        let columns = &self.source.columns;
+        let columns = &self.columns;
         let hits: Vec<_> = (0..columns.len()).filter(|at| names::matches(&columns[*at], key, &snake)).collect();
         if hits.is_empty() && self.known.len() >= KEYS_MAX {
             return None;
         }
         self.matched |= !hits.is_empty();
         self.known.push((key.to_owned(), hits));
+        if let Purpose::Survey(types) = &mut self.purpose {
+            types.push(Inference::default());
+        }
         self.index.insert(key.to_owned(), self.known.len() - 1);
         Some(self.known.len() - 1)
     }
 
     fn value(&mut self, key: usize, raw: &str, place: Place, rows: &mut Rows) -> Result<()> {
+        if let Purpose::Survey(types) = &mut self.purpose {
+            match raw.as_bytes().first() {
+                Some(b'n') | None => {}
+                Some(b'"' | b'{' | b'[') => types[key].see_text(),
+                Some(_) => types[key].see(raw),
+            }
+        }
         for position in 0..self.known[key].1.len() {
             let at = self.known[key].1[position];
-            let column = &self.source.columns[at];
+            let column = &self.columns[at];
             if let Some(other) = self.filled[at].replace(key) {
                 let error = names::ambiguous(column, &self.known[other].0, &self.known[key].0);
                 return Err(RunError { message: format!("{place}: {}", error.message), ..error });
@@ -114,7 +188,7 @@ impl Objects {
                     let message = format!(
                         "{place}, column {name}: {kind} is not {type_}; make the column a string to keep it as JSON text"
                     );
-                    return Err(RunError::at(Code::ValueInvalid, &column.field, message));
+                    rows.bad(at, RunError::at(Code::ValueInvalid, &column.field, message), || place)?;
                 }
                 _ => rows.push(at, Some(raw), || place)?,
             }

@@ -1,27 +1,32 @@
 //! Format `parquet`: a Parquet file, with the columns of the contract or its own.
 //!
 //! With columns, only those are read; a type that is not the contract's has to fit into it without loss. Without, all
-//! are read under their snake_case names, as the nearest of our types. Memory: a page of each column and one batch.
+//! are read under their snake_case names, as the nearest of our types. A row with NULL in a required column is a bad
+//! row. Memory: a page of each column and one batch.
 //! Errors: `type_unsupported` by the column's name, `column_missing`, `value_invalid` for a NULL in a required column.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, filter};
 use arrow::datatypes::{DataType, Fields, SchemaRef, TimeUnit};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use report_api::checked::{CheckedColumn, CheckedSource};
-use report_api::column::{COLUMN_NAME_BYTES_MAX, COLUMNS_MAX, ColumnType, snake_case};
+use report_api::column::ColumnType;
 
+use super::contract::{self, Found, FoundType};
 use super::rows::{Place, null};
 use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Decoder, arrow_type, input, names, schema};
 use crate::error::{Code, Result, RunError};
+use crate::rejected::SourceLog;
 use crate::source::RawInput;
 
 /// Opens a Parquet file.
-pub(super) fn open(input: &RawInput, source: &CheckedSource) -> Result<Decoder> {
+pub(super) fn open(input: &RawInput, source: &CheckedSource, log: &Arc<SourceLog>) -> Result<Decoder> {
     let (file, gzip) = input::file(input, source)?;
     if gzip {
         let text = "a Parquet file can't be read through gzip; publish it as it is, its columns are compressed already";
@@ -29,15 +34,21 @@ pub(super) fn open(input: &RawInput, source: &CheckedSource) -> Result<Decoder> 
     }
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| broken(source, error))?;
     let fields = builder.schema().fields().clone();
-    let columns = match source.columns.is_empty() {
-        true => own_columns(&fields, source)?,
-        false => source.columns.clone(),
-    };
+    if source.columns.is_empty() && log.known().is_none() {
+        check_own_types(&fields, source)?;
+    }
+    let found: Vec<Found<'_>> = fields
+        .iter()
+        .map(|field| Found { name: field.name(), type_: FoundType::Typed(own_type(field.data_type())) })
+        .collect();
+    let mut columns = contract::settle(source, &found, log, || Ok(Vec::new()))?;
     let file_names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
-    let roots = match source.columns.is_empty() {
-        true => (0..fields.len()).map(Some).collect(),
-        false => names::find(&columns, &file_names, &source.field)?,
-    };
+    let roots = names::find(&columns, &file_names, &source.field)?;
+    for (column, root) in columns.iter_mut().zip(&roots) {
+        if let (None, Some(root)) = (&column.description, root) {
+            column.description = fields[*root].metadata().get("description").cloned();
+        }
+    }
     for (column, root) in columns.iter().zip(&roots) {
         if let Some(root) = root {
             check_type(column, fields[*root].data_type())?;
@@ -56,6 +67,7 @@ pub(super) fn open(input: &RawInput, source: &CheckedSource) -> Result<Decoder> 
         reader,
         row: 0,
         done: false,
+        log: Arc::clone(log),
     };
     Ok(Decoder { schema, batches: Box::new(batches) })
 }
@@ -70,6 +82,7 @@ struct Batches {
     /// Rows before this batch.
     row: u64,
     done: bool,
+    log: Arc<SourceLog>,
 }
 
 impl Iterator for Batches {
@@ -79,8 +92,13 @@ impl Iterator for Batches {
         if self.done {
             return None;
         }
-        let batch =
-            self.reader.next()?.map_err(|error| broken(&self.source, error)).and_then(|batch| self.convert(&batch));
+        let batch = match self.reader.next() {
+            Some(batch) => batch.map_err(|error| broken(&self.source, error)).and_then(|batch| self.convert(&batch)),
+            None => {
+                self.done = true;
+                return self.log.verdict().err().map(Err);
+            }
+        };
         self.done = batch.is_err();
         Some(batch)
     }
@@ -94,9 +112,37 @@ impl Batches {
             .zip(&self.places)
             .map(|(column, place)| self.array(column, place.map(|place| batch.column(place)), batch.num_rows()))
             .collect::<Result<Vec<_>>>()?;
+        let arrays = self.without_nulls(arrays, batch)?;
         self.row += batch.num_rows() as u64;
-        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
-            .map_err(|error| RunError::new(Code::Internal, "a batch does not fit its columns").caused_by(error))
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)
+            .map_err(|error| RunError::new(Code::Internal, "a batch does not fit its columns").caused_by(error))?;
+        self.log.count(batch.num_rows());
+        Ok(batch)
+    }
+
+    /// The rows without those that have NULL in a required column.
+    fn without_nulls(&self, arrays: Vec<ArrayRef>, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let mut bad: BTreeMap<usize, &CheckedColumn> = BTreeMap::new();
+        for (column, array) in self.columns.iter().zip(&arrays) {
+            if column.required && array.null_count() > 0 {
+                for row in (0..array.len()).filter(|row| array.is_null(*row)) {
+                    bad.entry(row).or_insert(column);
+                }
+            }
+        }
+        if bad.is_empty() {
+            return Ok(arrays);
+        }
+        let mut good = vec![true; batch.num_rows()];
+        for (row, column) in bad {
+            good[row] = false;
+            let number = self.row + row as u64 + 1;
+            let error = null(column, Place::Row(number));
+            self.log.reject(number, Some(&column.name), error, || raw(batch, row))?;
+        }
+        let good = BooleanArray::from(good);
+        let kept = arrays.iter().map(|array| filter(array, &good)).collect::<Result<_, _>>();
+        kept.map_err(|error| RunError::new(Code::Internal, "bad rows can't be taken out").caused_by(error))
     }
 
     fn array(&self, column: &CheckedColumn, array: Option<&ArrayRef>, rows: usize) -> Result<ArrayRef> {
@@ -105,58 +151,37 @@ impl Batches {
         let options = CastOptions { safe: false, ..CastOptions::default() };
         let array = cast_with_options(array, &type_, &options).map_err(|error| {
             let message = format!("column {}: after row {}, a value is not {}", column.name, self.row, column.type_);
-            RunError::at(Code::ValueInvalid, &column.field, message).caused_by(error)
+            let error_here = RunError::at(Code::ValueInvalid, &column.field, message);
+            // The cause shows the value.
+            if self.log.masks().any() { error_here } else { error_here.caused_by(error) }
         })?;
-        if column.required && array.null_count() > 0 {
-            let index = (0..array.len()).find(|index| array.is_null(*index)).unwrap_or_default();
-            return Err(null(column, Place::Row(self.row + index as u64 + 1)));
-        }
         Ok(array)
     }
 }
 
-/// The columns of a file that has no contract.
-fn own_columns(fields: &Fields, source: &CheckedSource) -> Result<Vec<CheckedColumn>> {
-    let malformed = |message: String| RunError::at(Code::InputMalformed, &source.field, message);
-    if fields.is_empty() || fields.len() > COLUMNS_MAX {
-        return Err(malformed(format!("the file has {} columns; list those to read under columns", fields.len())));
-    }
-    let mut columns: Vec<CheckedColumn> = Vec::with_capacity(fields.len());
-    for field in fields {
-        let name = snake_case(field.name());
-        if name.is_empty() || name.len() > COLUMN_NAME_BYTES_MAX {
-            return Err(malformed(format!(
-                "the column {:?} needs a name of 1 to {COLUMN_NAME_BYTES_MAX} bytes; give it one under columns, with from",
-                field.name()
-            )));
-        }
-        if let Some(other) = columns.iter().find(|column| column.name == name) {
-            let (one, two) = (other.from.as_deref().unwrap_or_default(), field.name());
-            return Err(malformed(format!(
-                "the columns {one:?} and {two:?} both become {name}; name them under columns, with from"
-            )));
-        }
-        let type_ = own_type(field.data_type()).ok_or_else(|| {
+/// A row as text: its values between bars, NULL as nothing.
+fn raw(batch: &RecordBatch, row: usize) -> Vec<u8> {
+    let options = FormatOptions::default();
+    let value = |array: &ArrayRef| {
+        ArrayFormatter::try_new(array, &options).map(|array| array.value(row).to_string()).unwrap_or_default()
+    };
+    batch.columns().iter().map(value).collect::<Vec<_>>().join("|").into_bytes()
+}
+
+/// Refuses a file without a contract by the type of a column.
+fn check_own_types(fields: &Fields, source: &CheckedSource) -> Result<()> {
+    match fields.iter().find(|field| own_type(field.data_type()).is_none()) {
+        None => Ok(()),
+        Some(field) => {
             let (name, type_) = (field.name(), field.data_type());
-            RunError::at(
+            let remedy = remedy(type_);
+            Err(RunError::at(
                 Code::TypeUnsupported,
                 &source.field,
-                format!(
-                    "the column {name:?} has the type {type_}{}, or list the columns to read without it",
-                    remedy(type_)
-                ),
-            )
-        })?;
-        columns.push(CheckedColumn {
-            field: source.field.clone(),
-            name,
-            from: Some(field.name().clone()),
-            type_,
-            required: false,
-            description: field.metadata().get("description").cloned(),
-        });
+                format!("the column {name:?} has the type {type_}{remedy}, or list the columns to read without it"),
+            ))
+        }
     }
-    Ok(columns)
 }
 
 /// The nearest of our types, if there is one without loss.
@@ -193,7 +218,7 @@ fn check_type(column: &CheckedColumn, type_: &DataType) -> Result<()> {
 }
 
 /// Whether every value of a file's type is one of ours.
-fn fits(type_: &DataType, want: ColumnType) -> bool {
+pub(super) fn fits(type_: &DataType, want: ColumnType) -> bool {
     if let DataType::Dictionary(_, values) = type_ {
         return fits(values, want);
     }

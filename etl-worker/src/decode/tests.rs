@@ -1,22 +1,25 @@
 //! Every format from bytes to rows: one line, one case.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use flate2::write::GzEncoder;
-use report_api::checked::{CheckedColumn, CheckedSource, CsvFormat, FormatKind, SourceKind};
-use report_api::column::ColumnType;
+use report_api::checked::{BadRows, CheckedColumn, CheckedSource, CsvFormat, FormatKind, SourceKind, Written};
+use report_api::column::{ColumnType, ContractMode};
 use report_api::format::{Compression, Encoding};
 use report_api::source::FileSource;
 use tempfile::NamedTempFile;
 
-use super::{BATCH_ROWS_MAX, RECORD_BYTES_MAX, open};
+use super::{BATCH_ROWS_MAX, Decoder};
 use crate::error::{Code, Result};
+use crate::mask::Masks;
+use crate::rejected::SourceLog;
 use crate::source::RawInput;
 
-pub(super) const CSV: CsvFormat =
-    CsvFormat { delimiter: b',', quote: Some(b'"'), trim: false, header: true, encoding: Encoding::Utf8 };
+pub(super) const CSV: CsvFormat = CsvFormat::PLAIN;
+const RECORD_BYTES_MAX: u64 = 32 << 20;
 
 /// Columns from short texts: `name:type`, `name!:type` for a required one, `name:type from Input Name`.
 pub(super) fn columns(texts: &[&str]) -> Vec<CheckedColumn> {
@@ -31,6 +34,7 @@ pub(super) fn columns(texts: &[&str]) -> Vec<CheckedColumn> {
             type_: ColumnType::parse(type_).unwrap(),
             required: name.ends_with('!'),
             description: None,
+            written: Written::Plain,
         }
     };
     texts.iter().enumerate().map(column).collect()
@@ -44,7 +48,21 @@ pub(super) fn source(format: FormatKind, contract: &[&str]) -> CheckedSource {
         format,
         compression: Compression::Auto,
         columns: columns(contract),
+        contract: ContractMode::Freeze,
+        bad_rows: BadRows::Fail,
+        record_bytes_max: RECORD_BYTES_MAX,
+        masks: Vec::new(),
+        incremental: None,
     }
+}
+
+/// A log of a first run.
+pub(super) fn log(source: &CheckedSource) -> Arc<SourceLog> {
+    Arc::new(SourceLog::new(source, Masks::keyless(source).unwrap(), None))
+}
+
+fn open(input: &RawInput, source: &CheckedSource) -> Result<Decoder> {
+    super::open(input, source, &log(source))
 }
 
 fn input(bytes: &[u8]) -> (NamedTempFile, RawInput) {
@@ -101,7 +119,7 @@ fn csv_reads_what_people_write() {
         (ab, b"a,b\n", ""),
         (ab, b"a,b", ""),
         (ab, b"b,other,A\n1,z,x\n", "x|1"),
-        (ab, b"a,b\n,\n\"\",\"\"\n", "∅|∅ ∅|∅"),
+        (ab, b"a,b\n,\n\"\",\"\"\n", "∅|∅ |∅"),
         (ab, b"a,b\n\"x,\"\"y\"\"\n\",1\n", "x,\"y\"\n|1"),
         (ab, b"a,b\n\"x\r\n\",1\r\n", "x\r\n|1"),
         (ab, b"a,b\n5\" pipe,1\n", "5\" pipe|1"),
@@ -145,11 +163,11 @@ fn csv_follows_its_options() {
         ),
         (plain, b"a,b\n\"x,1\n", Ok("\"x|1")),
         (single, b"a,b\n'x,y',1\n", Ok("x,y|1")),
-        (ordered, b"x,1\ny,2\n", Ok("x|1 y|2")),
-        (ordered, b"", Ok("")),
+        (ordered.clone(), b"x,1\ny,2\n", Ok("x|1 y|2")),
+        (ordered.clone(), b"", Ok("")),
         (ordered, b"x,1,2\n", Err("spec.sources[0]: line 1 has 3 fields, the contract has 2;")),
         (latin_1, b"a,b\na\xf1o,1\n", Ok("año|1")),
-        (windows, b"a,b\n \x80 ,1\n", Ok("€|1")),
+        (windows.clone(), b"a,b\n \x80 ,1\n", Ok("€|1")),
         (
             windows,
             b"a,b\nx\x81,1\n",
@@ -208,7 +226,7 @@ fn csv_passes_over_bad_bytes_in_columns_that_are_not_read() {
 fn csv_ends_a_record_that_never_does() {
     let mut bytes = b"a\nx\n\"".to_vec();
     bytes.resize(bytes.len() + RECORD_BYTES_MAX as usize + (1 << 20), b'y');
-    check(FormatKind::Csv(CSV), &["a:string"], &bytes, Err("spec.sources[0]: a record is longer than 32 MiB;"));
+    check(FormatKind::Csv(CSV), &["a:string"], &bytes, Err("spec.sources[0]: line 3: a record is longer than 32 MiB;"));
 }
 
 #[test]
@@ -417,6 +435,8 @@ fn a_schema_says_what_is_required_and_what_it_means() {
     assert!(!schema.field(0).is_nullable() && schema.field(1).is_nullable());
     assert_eq!(schema.field(0).metadata()["description"], "the first letter");
 }
+
+mod real_files;
 
 mod parquet {
     use std::sync::Arc;

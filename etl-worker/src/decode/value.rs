@@ -1,11 +1,14 @@
 //! Reads a text as a type of a contract: strictly, exactly, without a clock or a locale.
 //!
+//! A column may say that its values are written in another way: [`number`] and the functions that take a format.
+//!
 //! A text that is none, or could be kept only by rounding or cutting, is a [`Misfit`]. No thousands separators, no
 //! white space, no two-digit years, no guessed zones.
 
 use std::fmt;
 
 use jiff::civil::{Date, DateTime, date};
+use jiff::fmt::strtime::BrokenDownTime;
 
 const EPOCH: Date = date(1970, 1, 1);
 const SECOND: i64 = 1_000_000;
@@ -54,6 +57,40 @@ pub(super) fn boolean(text: &str) -> Result<bool, Misfit> {
         () if is(["false", "f", "0", "no"]) => Ok(false),
         () => Err(Misfit::Form),
     }
+}
+
+/// Rewrites a number with other characters before its fraction and between its thousands as one with a point and without
+/// thousands. Where thousands are marked at all, they have to be so throughout: `1.23` with a point between thousands
+/// is none, since it may well mean a fraction.
+pub(super) fn number(text: &str, decimal: char, group: Option<char>, out: &mut String) -> Result<(), Misfit> {
+    out.clear();
+    let (whole, fraction) = match text.split_once(decimal) {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (text, None),
+    };
+    let unsigned = whole.strip_prefix(['-', '+']).unwrap_or(whole);
+    out.push_str(&whole[..whole.len() - unsigned.len()]);
+    match group.filter(|group| unsigned.contains(*group)) {
+        None => out.push_str(unsigned),
+        Some(group) => {
+            for (at, part) in unsigned.split(group).enumerate() {
+                let digits = part.bytes().all(|byte| byte.is_ascii_digit());
+                let fits = if at == 0 { (1..=3).contains(&part.len()) } else { part.len() == 3 };
+                if !digits || !fits {
+                    return Err(Misfit::Form);
+                }
+                out.push_str(part);
+            }
+        }
+    }
+    if out.contains('.') || fraction.is_some_and(|fraction| fraction.contains('.')) {
+        return Err(Misfit::Form);
+    }
+    if let Some(fraction) = fraction {
+        out.push('.');
+        out.push_str(fraction);
+    }
+    Ok(())
 }
 
 /// A whole number: `42`, `-7`, `+7`, and also `4799277.0` and `1e3`, which are the same numbers in other clothes.
@@ -219,6 +256,41 @@ pub(super) fn timestamptz(text: &str) -> Result<i64, Misfit> {
     if (year_first..year_after).contains(&time) { Ok(time) } else { Err(Misfit::Range) }
 }
 
+/// A day that is written by a format of strptime.
+pub(super) fn formatted_day(text: &str, format: &str) -> Result<i32, Misfit> {
+    let date = broken_down(text, format)?.to_date().map_err(|_| Misfit::Form)?;
+    if (1..=9999).contains(&date.year()) { Ok(days(date)) } else { Err(Misfit::Range) }
+}
+
+/// A wall clock time that is written by a format of strptime.
+pub(super) fn formatted_timestamp(text: &str, format: &str) -> Result<i64, Misfit> {
+    wall_clock(broken_down(text, format)?.to_datetime().map_err(|_| Misfit::Form)?)
+}
+
+/// A point in time that is written by a format of strptime.
+pub(super) fn formatted_timestamptz(text: &str, format: &str) -> Result<i64, Misfit> {
+    let time = broken_down(text, format)?.to_timestamp().map_err(|_| Misfit::Form)?;
+    wall_clock(jiff::tz::Offset::UTC.to_datetime(time))
+}
+
+fn broken_down(text: &str, format: &str) -> Result<BrokenDownTime, Misfit> {
+    BrokenDownTime::parse(format, text).map_err(|_| Misfit::Form)
+}
+
+fn wall_clock(time: DateTime) -> Result<i64, Misfit> {
+    match (time.year(), time.subsec_nanosecond() % 1000) {
+        (..=0, _) => Err(Misfit::Range),
+        (1.., 0) => {
+            let seconds = i64::from(days(time.date())) * DAY_SECONDS
+                + i64::from(time.hour()) * 3600
+                + i64::from(time.minute()) * 60
+                + i64::from(time.second());
+            Ok(seconds * SECOND + i64::from(time.subsec_nanosecond() / 1000))
+        }
+        (1.., _) => Err(Misfit::Nanoseconds),
+    }
+}
+
 /// Microseconds of the wall clock, and the offset in seconds where there is one.
 fn civil(text: &str) -> Result<(i64, Option<i64>), Misfit> {
     let bytes = text.as_bytes();
@@ -302,7 +374,12 @@ fn days(date: Date) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Misfit, boolean, day, decimal, float32, float64, integer, timestamp, timestamptz};
+    use proptest::prelude::*;
+
+    use super::{
+        Misfit, boolean, day, decimal, float32, float64, formatted_day, formatted_timestamp, formatted_timestamptz,
+        integer, number, timestamp, timestamptz,
+    };
 
     #[test]
     fn booleans_are_words() {
@@ -499,6 +576,87 @@ mod tests {
             ("9999-12-31T23:59:59-01:00", Err(Misfit::Range)),
         ] {
             assert_eq!(timestamptz(text), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_in_many_ways() {
+        for (text, decimal, group, want) in [
+            ("1.234.567,89", ',', Some('.'), Ok("1234567.89")),
+            ("-1234,5", ',', Some('.'), Ok("-1234.5")),
+            ("+1 234", '.', Some(' '), Ok("+1234")),
+            ("1'234.5", '.', Some('\''), Ok("1234.5")),
+            ("999", ',', Some('.'), Ok("999")),
+            (",5", ',', None, Ok(".5")),
+            ("1,", ',', None, Ok("1.")),
+            ("1.23", ',', Some('.'), Err(Misfit::Form)),
+            ("1.2345", ',', Some('.'), Err(Misfit::Form)),
+            (".123", ',', Some('.'), Err(Misfit::Form)),
+            ("1234.567", ',', Some('.'), Err(Misfit::Form)),
+            ("1..234", ',', Some('.'), Err(Misfit::Form)),
+            ("1.5", ',', None, Err(Misfit::Form)),
+            ("1,5.5", ',', None, Err(Misfit::Form)),
+            ("1.23e.456", ',', Some('.'), Err(Misfit::Form)),
+        ] {
+            let mut out = String::new();
+            assert_eq!(number(text, decimal, group, &mut out).map(|()| out.as_str()), want, "{text:?}");
+        }
+        // Two marks for fractions leave a text that is no number.
+        let mut out = String::new();
+        assert!(number("1,5,5", ',', None, &mut out).is_ok() && float64(&out).is_err(), "{out}");
+    }
+
+    #[test]
+    fn dates_follow_a_format() {
+        for (text, format, want) in [
+            ("29/02/2024", "%d/%m/%Y", Ok(19_782)),
+            ("20240229", "%Y%m%d", Ok(19_782)),
+            ("1/1/0001", "%d/%m/%Y", Ok(-719_162)),
+            ("29/02/2023", "%d/%m/%Y", Err(Misfit::Form)),
+            ("29/02/2024 ", "%d/%m/%Y", Err(Misfit::Form)),
+            ("", "%d/%m/%Y", Err(Misfit::Form)),
+        ] {
+            assert_eq!(formatted_day(text, format), want, "{text:?} by {format:?}");
+        }
+        assert_eq!(
+            formatted_timestamp("2024-02-29 01:00:00.123456", "%Y-%m-%d %H:%M:%S%.f").unwrap() % 1_000_000,
+            123_456
+        );
+        assert_eq!(
+            formatted_timestamp("2024-02-29 01:00:00.1234567", "%Y-%m-%d %H:%M:%S%.f"),
+            Err(Misfit::Nanoseconds)
+        );
+        assert_eq!(formatted_timestamptz("01/01/1970 02:00 +0200", "%d/%m/%Y %H:%M %z"), Ok(0));
+        assert_eq!(formatted_timestamptz("-1", "%s"), Ok(-1_000_000));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+        #[test]
+        fn every_decimal_reads_back(value in any::<i128>(), scale in 0_u8..=38) {
+            let value = value % 10_i128.pow(38);
+            let digits = format!("{:0>width$}", value.unsigned_abs(), width = usize::from(scale) + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
+            let sign = if value < 0 { "-" } else { "" };
+            prop_assert_eq!(decimal(&format!("{sign}{whole}.{fraction}"), 38, scale), Ok(value));
+            prop_assert_eq!(decimal(&format!("{sign}{digits}e-{scale}"), 38, scale), Ok(value));
+        }
+
+        #[test]
+        fn every_time_reads_back(micros in -62_135_596_800_000_000_i64..253_402_214_400_000_000) {
+            let time = jiff::Timestamp::from_microsecond(micros).unwrap();
+            prop_assert_eq!(timestamptz(&time.to_string()), Ok(micros));
+            prop_assert_eq!(timestamp(time.to_string().trim_end_matches('Z')), Ok(micros));
+            prop_assert_eq!(day(&time.to_string()[..10]).map(i64::from), Ok(micros.div_euclid(86_400_000_000)));
+        }
+
+        #[test]
+        fn no_text_makes_a_value_panic(text in "[-+.,:eTZ0-9 ñ]{0,50}", format in "(%[YmdHMSzsfpIjZQ.]|[-/ :ñ]){0,8}") {
+            let mut out = String::new();
+            let _ = (decimal(&text, 38, 10), integer::<i16>(&text), float32(&text), float64(&text), boolean(&text));
+            let _ = (day(&text), timestamp(&text), timestamptz(&text), number(&text, ',', Some('.'), &mut out));
+            let _ = (formatted_day(&text, &format), formatted_timestamp(&text, &format), formatted_timestamptz(&text, &format));
         }
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::Store;
 use crate::error::{Code, Result, RunError};
 use crate::objects::{Folder, VersionLog};
+use crate::rejected::{RUNS_KEPT, RejectedRow};
 
 /// Documents kept; only the newest counts.
 const VERSIONS_KEPT: u64 = 3;
@@ -50,6 +51,26 @@ impl Store for LakeStore {
         let mut runs = self.folder.list("_report/runs").await?;
         runs.sort();
         for old in runs.iter().take(runs.len().saturating_sub(RESULTS_KEPT)) {
+            self.folder.remove(old).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_rejected(&self, run_id: &str, rows: &[RejectedRow]) -> Result<()> {
+        let mut content = Vec::new();
+        for row in rows {
+            let written = serde_json::to_writer(&mut content, row);
+            written.map_err(|e| RunError::new(Code::Internal, "rejected rows can't be written down").caused_by(e))?;
+            content.push(b'\n');
+        }
+        let (of_run, all) = (format!("-{run_id}.ndjson"), self.folder.list("_report/rejected").await?);
+        let (of_run, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(|name| name.ends_with(&of_run));
+        // The same name for each attempt, so that no reader sees the rows of two.
+        let new = || format!("_report/rejected/{}-{run_id}.ndjson", crate::env::now().as_second());
+        self.folder.put(&of_run.first().cloned().unwrap_or_else(new), content).await?;
+        others.sort();
+        let kept = usize::try_from(RUNS_KEPT).unwrap_or(usize::MAX).saturating_sub(1);
+        for old in others.iter().take(others.len().saturating_sub(kept)) {
             self.folder.remove(old).await?;
         }
         Ok(())

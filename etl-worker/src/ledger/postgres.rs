@@ -5,12 +5,28 @@ use jiff::Timestamp;
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
-use super::Store;
+use super::{RESULTS_KEPT, Store};
 use crate::error::{Code, Result, RunError};
+use crate::rejected::{RUNS_KEPT, RejectedRow};
+
+use crate::sink::database::{signed, unsigned};
 use crate::sink::postgres::{Database, connect, options, run_error};
 
-/// Results kept per pipeline.
-const RESULTS_KEPT: i64 = 1000;
+/// Made when a source has rejected rows to keep, so that pipelines without need no right to create it.
+const REJECTED: &str = "CREATE TABLE IF NOT EXISTS report_operator.rejected (
+    identity text NOT NULL,
+    run_id text NOT NULL,
+    number bigint NOT NULL,
+    source text NOT NULL,
+    file text,
+    line bigint NOT NULL,
+    column_name text,
+    code text NOT NULL,
+    reason text NOT NULL,
+    raw text,
+    hash text,
+    rejected_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (identity, run_id, number))";
 
 /// The ledger in a PostgreSQL database. Each call connects anew: calls are seconds to minutes apart, and a pooler or
 /// firewall may have cut a connection that was idle.
@@ -37,10 +53,6 @@ impl PostgresStore {
     fn error(&self, error: sqlx::Error) -> RunError {
         run_error(error, &self.field, "the ledger report_operator.ledger", Database::Ledger)
     }
-
-    fn signed(number: u64) -> i64 {
-        i64::try_from(number).unwrap_or(i64::MAX)
-    }
 }
 
 #[async_trait]
@@ -54,7 +66,7 @@ impl Store for PostgresStore {
                 .await
                 .map_err(|e| self.error(e))?;
         let _ = connection.close().await;
-        Ok(row.map_or((0, None), |(version, state)| (u64::try_from(version).unwrap_or(0), Some(state))))
+        Ok(row.map_or((0, None), |(version, state)| (unsigned(version), Some(state))))
     }
 
     async fn write(&self, known: u64, text: &str) -> Result<bool> {
@@ -67,7 +79,7 @@ impl Store for PostgresStore {
         };
         let done = sqlx::query(sql)
             .bind(&self.identity)
-            .bind(Self::signed(known))
+            .bind(signed(known))
             .bind(text)
             .execute(&mut connection)
             .await
@@ -109,6 +121,63 @@ impl Store for PostgresStore {
         .execute(&mut connection)
         .await
         .map_err(|e| self.error(e))?;
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    async fn keep_rejected(&self, run_id: &str, rows: &[RejectedRow]) -> Result<()> {
+        let mut connection = self.connection().await?;
+        let there: bool = sqlx::query_scalar("SELECT to_regclass('report_operator.rejected') IS NOT NULL")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(|e| self.error(e))?;
+        let mut transaction = connection.begin().await.map_err(|e| self.error(e))?;
+        if !there {
+            // Two pipelines may come at the same time, and IF NOT EXISTS does not wait for the other's transaction.
+            for sql in ["SELECT pg_advisory_xact_lock(7021420251121)", REJECTED] {
+                sqlx::query(sql).execute(&mut *transaction).await.map_err(|e| self.error(e))?;
+            }
+        }
+        sqlx::query("DELETE FROM report_operator.rejected WHERE identity = $1 AND run_id = $2")
+            .bind(&self.identity)
+            .bind(run_id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(|e| self.error(e))?;
+        let texts = |value: fn(&RejectedRow) -> Option<&String>| -> Vec<Option<String>> {
+            rows.iter().map(|row| value(row).cloned()).collect()
+        };
+        sqlx::query(
+            "INSERT INTO report_operator.rejected
+             (identity, run_id, number, source, file, line, column_name, code, reason, raw, hash)
+             SELECT $1, $2, r.* FROM unnest($3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
+             $9::text[], $10::text[], $11::text[]) AS r",
+        )
+        .bind(&self.identity)
+        .bind(run_id)
+        .bind((1..).take(rows.len()).collect::<Vec<i64>>())
+        .bind(texts(|row| Some(&row.source)))
+        .bind(texts(|row| row.file.as_ref()))
+        .bind(rows.iter().map(|row| signed(row.line)).collect::<Vec<i64>>())
+        .bind(texts(|row| row.column.as_ref()))
+        .bind(texts(|row| Some(&row.code)))
+        .bind(texts(|row| Some(&row.reason)))
+        .bind(texts(|row| row.raw.as_ref()))
+        .bind(texts(|row| row.hash.as_ref()))
+        .execute(&mut *transaction)
+        .await
+        .map_err(|e| self.error(e))?;
+        sqlx::query(
+            "DELETE FROM report_operator.rejected WHERE identity = $1 AND run_id NOT IN
+             (SELECT run_id FROM report_operator.rejected WHERE identity = $1
+              GROUP BY run_id ORDER BY max(rejected_at) DESC LIMIT $2)",
+        )
+        .bind(&self.identity)
+        .bind(i64::from(RUNS_KEPT))
+        .execute(&mut *transaction)
+        .await
+        .map_err(|e| self.error(e))?;
+        transaction.commit().await.map_err(|e| self.error(e))?;
         let _ = connection.close().await;
         Ok(())
     }

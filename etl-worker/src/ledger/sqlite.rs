@@ -5,9 +5,17 @@ use jiff::Timestamp;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
-use super::Store;
+use super::{RESULTS_KEPT, Store};
 use crate::error::{Code, Result, RunError};
+use crate::rejected::{RUNS_KEPT, RejectedRow};
+use crate::sink::database::{signed, unsigned};
 use crate::sink::sqlite::{connect, create_tables, run_error};
+
+/// Made when a source has rejected rows to keep. The number grows with time, over all pipelines of the file.
+const REJECTED: &str = "CREATE TABLE IF NOT EXISTS report_operator_rejected (number INTEGER PRIMARY KEY AUTOINCREMENT,
+    identity TEXT NOT NULL, run_id TEXT NOT NULL, source TEXT NOT NULL, file TEXT, line INTEGER NOT NULL,
+    column_name TEXT, code TEXT NOT NULL, reason TEXT NOT NULL, raw TEXT, hash TEXT,
+    rejected_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')))";
 
 /// The ledger in an SQLite file.
 pub struct SqliteStore {
@@ -47,12 +55,12 @@ impl Store for SqliteStore {
                 .await
                 .map_err(|e| self.error(e))?;
         let _ = connection.close().await;
-        Ok(row.map_or((0, None), |(version, state)| (u64::try_from(version).unwrap_or(0), Some(state))))
+        Ok(row.map_or((0, None), |(version, state)| (unsigned(version), Some(state))))
     }
 
     async fn write(&self, known: u64, text: &str) -> Result<bool> {
         let mut connection = self.connection().await?;
-        let known = i64::try_from(known).unwrap_or(i64::MAX);
+        let known = signed(known);
         let done = if known == 0 {
             sqlx::query(
                 "INSERT INTO report_operator_ledger (identity, version, state) VALUES (?, 1, ?) ON CONFLICT DO NOTHING",
@@ -89,6 +97,61 @@ impl Store for SqliteStore {
             .execute(&mut connection)
             .await
             .map_err(|e| self.error(e))?;
+        // A row that is written again is the newest.
+        sqlx::query(
+            "DELETE FROM report_operator_runs WHERE identity = ?1 AND rowid <
+             (SELECT rowid FROM report_operator_runs WHERE identity = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)",
+        )
+        .bind(&self.identity)
+        .bind(RESULTS_KEPT)
+        .execute(&mut connection)
+        .await
+        .map_err(|e| self.error(e))?;
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    async fn keep_rejected(&self, run_id: &str, rows: &[RejectedRow]) -> Result<()> {
+        let mut connection = self.connection().await?;
+        let mut transaction = connection.begin().await.map_err(|e| self.error(e))?;
+        sqlx::query(REJECTED).execute(&mut *transaction).await.map_err(|e| self.error(e))?;
+        sqlx::query("DELETE FROM report_operator_rejected WHERE identity = ? AND run_id = ?")
+            .bind(&self.identity)
+            .bind(run_id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(|e| self.error(e))?;
+        for row in rows {
+            sqlx::query(
+                "INSERT INTO report_operator_rejected
+                 (identity, run_id, source, file, line, column_name, code, reason, raw, hash)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(&self.identity)
+            .bind(run_id)
+            .bind(&row.source)
+            .bind(&row.file)
+            .bind(i64::try_from(row.line).unwrap_or(i64::MAX))
+            .bind(&row.column)
+            .bind(&row.code)
+            .bind(&row.reason)
+            .bind(&row.raw)
+            .bind(&row.hash)
+            .execute(&mut *transaction)
+            .await
+            .map_err(|e| self.error(e))?;
+        }
+        sqlx::query(
+            "DELETE FROM report_operator_rejected WHERE identity = ?1 AND run_id NOT IN
+             (SELECT run_id FROM report_operator_rejected WHERE identity = ?1
+              GROUP BY run_id ORDER BY max(number) DESC LIMIT ?2)",
+        )
+        .bind(&self.identity)
+        .bind(i64::from(RUNS_KEPT))
+        .execute(&mut *transaction)
+        .await
+        .map_err(|e| self.error(e))?;
+        transaction.commit().await.map_err(|e| self.error(e))?;
         let _ = connection.close().await;
         Ok(())
     }

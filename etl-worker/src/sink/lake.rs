@@ -16,6 +16,7 @@ use report_api::sink::LakeCompression;
 use self::files::Files;
 use self::manifest::Staged;
 pub use self::manifest::{LakeColumn, LakeFile, LakeManifest};
+use super::outlook::Outlook;
 use super::{Owner, PreparedMode, PreparedSink, Sink, Window, refuse_empty};
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
@@ -98,6 +99,16 @@ impl<'a> LakeSink<'a> {
                 manifest.pipeline
             ),
         ))
+    }
+
+    /// Looks at the lake. Writes nothing.
+    pub(super) async fn outlook(&self) -> Result<Outlook> {
+        let newest = self.newest().await?;
+        let name = self.target();
+        if newest.version == 0 {
+            return Ok(Outlook::missing(name, Vec::new()));
+        }
+        Ok(Outlook::there(name, !newest.files.is_empty(), self.check_owner(&newest).err()))
     }
 
     /// Refuses to append rows that are not like those that are there: readers take all files for one table.
@@ -200,7 +211,13 @@ impl Sink for LakeSink<'_> {
         self.partition_by.to_vec()
     }
 
-    async fn stage(&mut self, epoch: u64, schema: SchemaRef, mut rows: RowStream) -> Result<PreparedSink> {
+    async fn stage(
+        &mut self,
+        epoch: u64,
+        _interval: &Interval,
+        schema: SchemaRef,
+        mut rows: RowStream,
+    ) -> Result<PreparedSink> {
         let manifest = self.newest().await?;
         let columns: Vec<LakeColumn> = schema
             .fields()
@@ -224,12 +241,17 @@ impl Sink for LakeSink<'_> {
         Ok(PreparedSink {
             name: self.spec.name.clone(),
             target: self.target(),
-            mode: PreparedMode::from(&self.spec.mode),
+            mode: match &self.spec.mode {
+                SinkMode::Append => PreparedMode::Append,
+                // Validation lets a lake have these two modes only.
+                SinkMode::Replace(_) | SinkMode::Merge { .. } | SinkMode::DeleteInsert(_) => PreparedMode::Swap,
+            },
             rows: count,
             columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
             staging,
             epoch,
             creates: false,
+            adds: Vec::new(),
         })
     }
 

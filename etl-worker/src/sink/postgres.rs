@@ -8,6 +8,10 @@ mod catalog;
 mod commit;
 mod connect;
 mod copy;
+mod outlook;
+mod staging;
+
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -18,10 +22,12 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use self::catalog::Target;
 pub use self::connect::{Database, connect, create_tables, options, run_error};
+use super::database::{self, Counting, Dialect, Place, signed, unsigned};
+use super::passing::{self, Load};
 use super::{Owner, PreparedMode, PreparedSink, Sink, Window, refuse_empty};
-use crate::error::{Code, Result, RunError};
+use crate::error::{Result, RunError};
 use crate::observe::RowStream;
-use crate::quote::{ident, idents};
+use crate::quote::ident;
 
 /// A table in PostgreSQL.
 pub struct PostgresSink<'a> {
@@ -47,88 +53,95 @@ impl<'a> PostgresSink<'a> {
         run_error(error, &self.spec.field, &self.target(), Database::Sink)
     }
 
-    /// The name of the run's table. Its start tells the pipeline's sink, its end the epoch.
-    fn staging(&self, epoch: u64) -> String {
-        format!("{}{epoch}", self.staging_prefix())
-    }
-
-    fn staging_prefix(&self) -> String {
-        format!("_report_{}_", self.owner.tag(&self.spec.name))
+    fn place(&self, staging: &str) -> Place {
+        let schema = ident(self.schema);
+        Place {
+            dialect: Dialect::Postgres,
+            target: format!("{schema}.{}", ident(self.table)),
+            staging: format!("{schema}.{}", ident(staging)),
+        }
     }
 
     /// How the rows will take their place, which decides what the run's table is like.
-    fn decide_mode(&self, target: Option<&Target>, schema: &SchemaRef) -> Result<PreparedMode> {
-        let wanted = PreparedMode::from(&self.spec.mode);
-        let (PreparedMode::Swap | PreparedMode::ReplaceRows, Some(target)) = (&wanted, target) else {
-            return Ok(wanted);
+    fn decide_mode(&self, wanted: &PreparedMode, target: Option<&Target>, schema: &SchemaRef) -> Result<PreparedMode> {
+        let (PreparedMode::Swap | PreparedMode::ReplaceRows, Some(target)) = (wanted, target) else {
+            return Ok(wanted.clone());
         };
         if let Some(key) = target.replace_key(schema, self.spec)? {
             return Ok(PreparedMode::ReplaceByKey { key });
         }
-        let swaps = wanted == PreparedMode::Swap && target.can_be_swapped(schema);
+        let swaps = *wanted == PreparedMode::Swap && target.can_be_swapped(schema);
         Ok(if swaps { PreparedMode::Swap } else { PreparedMode::ReplaceRows })
     }
 
-    /// Refuses rows that would meet a unique key of the target at the commit, when other sinks have committed.
-    async fn check_appended(&self, connection: &mut PgConnection, staging: &str, key: &[String]) -> Result<()> {
-        let same = key.iter().map(|column| format!("t.{0} = s.{0}", ident(column))).collect::<Vec<_>>().join(" AND ");
-        let schema = ident(self.schema);
-        let (table, staging) = (ident(self.table), ident(staging));
-        let columns = idents(key);
-        for (sql, what) in [
-            (
-                format!(
-                    "SELECT count(*) FROM {schema}.{staging} s WHERE EXISTS (SELECT 1 FROM {schema}.{table} t WHERE {same})"
-                ),
-                "rows are in the table already, by its unique key",
-            ),
-            (
-                format!(
-                    "SELECT count(*) FROM (SELECT 1 FROM {schema}.{staging} WHERE ({columns}) IS NOT NULL
-                     GROUP BY {columns} HAVING count(*) > 1) AS d"
-                ),
-                "keys occur more than once in",
-            ),
-        ] {
-            let count: i64 =
-                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(|e| self.error(e))?;
-            if count > 0 {
-                return Err(RunError::at(
-                    Code::KeyInvalid,
-                    &self.spec.field,
-                    format!(
-                        "{count} {what} ({}) of {}; use merge, or give only new rows",
-                        key.join(", "),
-                        self.target()
-                    ),
-                ));
+    /// Refuses rows that do not fit into the target, or a target that is another pipeline's. Gives the columns that it
+    /// is to get.
+    async fn check_target(
+        &self,
+        connection: &mut PgConnection,
+        target: &Target,
+        load: &Load,
+    ) -> Result<Vec<(String, String)>> {
+        let adds = match target.check(&load.written, self.spec) {
+            Ok(adds) => adds,
+            Err(mut error) => {
+                let dependants = catalog::dependants(connection, self.schema, self.table);
+                let dependants = dependants.await.map_err(|e| self.error(e))?;
+                if !dependants.is_empty() {
+                    error.message =
+                        format!("{}; what depends on {}: {}", error.message, self.target(), dependants.join(", "));
+                }
+                return Err(error);
             }
+        };
+        let owners = catalog::owners(connection, self.schema, self.table).await.map_err(|e| self.error(e))?;
+        let exclusive = load.mode.is_exclusive();
+        let (name, list) = (self.target(), "report_operator.tables");
+        database::refuse_owner(&owners, &name, target.has_rows, exclusive, list, self.spec, &self.owner)?;
+        Ok(adds)
+    }
+
+    /// Refuses staged rows that the commit could not put into the target.
+    async fn check_staged(
+        &self,
+        connection: &mut PgConnection,
+        staging: &str,
+        mode: &PreparedMode,
+        target: Option<&Target>,
+        schema: &SchemaRef,
+    ) -> Result<()> {
+        let place = self.place(staging);
+        let mut counter = Counter { connection, sink: self };
+        match mode {
+            PreparedMode::Merge { key, .. } | PreparedMode::ReplaceByKey { key } => {
+                database::check_key(&mut counter, &place, key, self.spec).await?;
+            }
+            PreparedMode::ReplaceRows
+            | PreparedMode::Append
+            | PreparedMode::DeleteInterval { .. }
+            | PreparedMode::DeletePartitions { .. } => {
+                for key in target.iter().flat_map(|target| target.keys_in(schema)) {
+                    database::check_added(&mut counter, &place, mode, key, self.spec, &self.target()).await?;
+                }
+            }
+            // Its unique keys are built on the run's table.
+            PreparedMode::Swap => {}
         }
         Ok(())
     }
+}
 
-    /// Refuses keys that are NULL or occur twice.
-    async fn check_key(&self, connection: &mut PgConnection, staging: &str, key: &[String]) -> Result<()> {
-        let table = format!("{}.{}", ident(self.schema), ident(staging));
-        let field = format!("{}.mode.merge.key", self.spec.field);
-        let names = key.join(", ");
-        let nulls = key.iter().map(|column| format!("{} IS NULL", ident(column))).collect::<Vec<_>>().join(" OR ");
-        let sql = format!("SELECT count(*) FROM {table} WHERE {nulls}");
-        let nulls: i64 =
-            sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(|e| self.error(e))?;
-        if nulls > 0 {
-            let message = format!("{nulls} rows have NULL in the key ({names}); correct them, or choose another key");
-            return Err(RunError::at(Code::KeyInvalid, field, message));
-        }
-        let columns = idents(key);
-        let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {table} GROUP BY {columns} HAVING count(*) > 1) AS d");
-        let twice: i64 =
-            sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(|e| self.error(e))?;
-        if twice > 0 {
-            let message = format!("{twice} keys ({names}) occur more than once; keep one row per key in the model");
-            return Err(RunError::at(Code::KeyInvalid, field, message));
-        }
-        Ok(())
+/// A connection that counts.
+struct Counter<'a> {
+    connection: &'a mut PgConnection,
+    sink: &'a PostgresSink<'a>,
+}
+
+#[async_trait]
+impl Counting for Counter<'_> {
+    async fn count(&mut self, sql: String) -> Result<i64> {
+        let counted = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *self.connection).await;
+        counted.map_err(|e| self.sink.error(e))
     }
 }
 
@@ -151,7 +164,7 @@ impl Sink for PostgresSink<'_> {
         .await
         .map_err(|e| self.error(e))?;
         let _ = connection.close().await;
-        Ok(u64::try_from(seen).unwrap_or(0))
+        Ok(unsigned(seen))
     }
 
     async fn committed_until(&mut self) -> Result<Option<jiff::Timestamp>> {
@@ -171,7 +184,7 @@ impl Sink for PostgresSink<'_> {
 
     async fn clean(&mut self, epoch: u64, keep: Option<&PreparedSink>) -> Result<()> {
         let mut connection = self.connection().await?;
-        let prefix = self.staging_prefix();
+        let prefix = database::staging_prefix(&self.owner, self.spec);
         let tables: Vec<String> = sqlx::query_scalar(
             "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname = $1 AND c.relkind = 'r' AND starts_with(c.relname::text, $2)",
@@ -181,47 +194,48 @@ impl Sink for PostgresSink<'_> {
         .fetch_all(&mut connection)
         .await
         .map_err(|e| self.error(e))?;
-        for table in tables {
-            let of = table.strip_prefix(&prefix).and_then(|number| number.parse::<u64>().ok());
-            if of.is_some_and(|of| of < epoch) && keep.is_none_or(|keep| keep.staging != table) {
-                let sql = format!("DROP TABLE IF EXISTS {}.{}", ident(self.schema), ident(&table));
-                sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.map_err(|e| self.error(e))?;
-            }
+        for table in database::left_behind(tables, &prefix, epoch, keep) {
+            let sql = format!("DROP TABLE IF EXISTS {}.{}", ident(self.schema), ident(&table));
+            sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.map_err(|e| self.error(e))?;
         }
         let _ = connection.close().await;
         Ok(())
     }
 
-    async fn stage(&mut self, epoch: u64, schema: SchemaRef, rows: RowStream) -> Result<PreparedSink> {
+    fn order(&self) -> Vec<String> {
+        passing::order(self.spec)
+    }
+
+    async fn stage(
+        &mut self,
+        epoch: u64,
+        interval: &Interval,
+        schema: SchemaRef,
+        rows: RowStream,
+    ) -> Result<PreparedSink> {
+        let load = Load::new(self.spec, &schema, interval)?;
         let mut connection = self.connection().await?;
         copy::refuse_unknown_types(&schema, &self.spec.field)?;
         catalog::create_schema(&mut connection, self.schema).await.map_err(|e| self.error(e))?;
         let target = catalog::read(&mut connection, self.schema, self.table).await.map_err(|e| self.error(e))?;
-        if let Some(target) = &target {
-            target.check(&schema, self.spec)?;
-            catalog::check_owner(&mut connection, target, self.spec, &self.owner)
-                .await
-                .map_err(|e| self.error(e))??;
-        }
-        let mode = self.decide_mode(target.as_ref(), &schema)?;
-        let staging = self.staging(epoch);
-        let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let adds = match &target {
+            Some(target) => self.check_target(&mut connection, target, &load).await?,
+            None => Vec::new(),
+        };
+        let written = Arc::clone(&load.written);
+        let columns = load.columns();
+        let mode = self.decide_mode(&load.mode, target.as_ref(), &written)?;
+        let staging = database::staging_name(&self.owner, self.spec, epoch);
 
         let swapped = target.as_ref().filter(|_| mode == PreparedMode::Swap);
-        for sql in catalog::create_staging(self.schema, &staging, &schema, swapped) {
+        for sql in staging::create_staging(self.schema, &staging, &schema, swapped) {
             sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.map_err(|e| self.error(e))?;
         }
+        let rows = load.pass(rows);
         let count = copy::rows(&mut connection, self.schema, &staging, &schema, rows, self.spec).await?;
         refuse_empty(self.spec, count, target.as_ref().is_some_and(|target| target.has_rows))?;
-        if let PreparedMode::Merge { key } | PreparedMode::ReplaceByKey { key } = &mode {
-            self.check_key(&mut connection, &staging, key).await?;
-        }
-        if let (PreparedMode::Append, Some(target)) = (&mode, &target) {
-            for key in target.keys_in(&schema) {
-                self.check_appended(&mut connection, &staging, key).await?;
-            }
-        }
-        for sql in catalog::finish_staging(self.schema, &staging, &schema, target.as_ref(), &mode, self.spec) {
+        self.check_staged(&mut connection, &staging, &mode, target.as_ref(), &written).await?;
+        for sql in staging::finish_staging(self.schema, &staging, &schema, target.as_ref(), &mode, self.spec) {
             sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.map_err(|e| self.error(e))?;
         }
         let _ = connection.close().await;
@@ -234,6 +248,7 @@ impl Sink for PostgresSink<'_> {
             staging,
             epoch,
             creates: target.is_none(),
+            adds,
         })
     }
 
@@ -248,9 +263,4 @@ impl Sink for PostgresSink<'_> {
     async fn commit(&mut self, prepared: &PreparedSink, window: &Window) -> Result<()> {
         commit::commit(self, prepared, window).await
     }
-}
-
-/// Epochs are far below 2^63: one is spent per attempt of a run.
-fn signed(epoch: u64) -> i64 {
-    i64::try_from(epoch).unwrap_or(i64::MAX)
 }

@@ -12,7 +12,8 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use backon::ExponentialBuilder;
-use report_api::checked::{CheckedSource, FormatKind, SourceKind};
+use report_api::checked::{BadRows, CheckedSource, FormatKind, SourceKind};
+use report_api::column::ContractMode;
 use report_api::connection::{SecretKeyRef, ValueFrom};
 use report_api::format::Compression;
 use report_api::source::http::Header;
@@ -351,6 +352,11 @@ fn source(kind: SourceKind) -> CheckedSource {
         format: FormatKind::NdJson,
         compression: Compression::Auto,
         columns: vec![],
+        contract: ContractMode::Freeze,
+        bad_rows: BadRows::Fail,
+        record_bytes_max: 32 << 20,
+        masks: vec![],
+        incremental: None,
     }
 }
 

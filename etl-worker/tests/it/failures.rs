@@ -390,9 +390,9 @@ async fn wrong_sql_is_refused_with_the_nearest_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_check_publishes_nothing_or_only_warns() {
     for (name, check_, words) in [
-        ("notNull", "from: orders, notNull: [city]", "orders.city is NULL in 1 of 3 rows"),
-        ("notNull of a model", "from: paid, notNull: [city, amount]", "paid.city is NULL in 1 of 3 rows"),
-        ("unique", "from: orders, unique: [id]", "1 values of orders.(id) occur more than once"),
+        ("notNull", "from: orders, notNull: [city]", "1 of 3 rows of orders: city is NULL"),
+        ("notNull of a model", "from: paid, notNull: [city, amount]", "1 of 3 rows of paid: city is NULL"),
+        ("unique", "from: orders, unique: [id]", "2 of 3 rows of orders: 1 value occurs more than once in id"),
         ("rows", "from: orders, rows: {min: 4}", "orders has 3 rows, fewer than 4"),
         ("rows of a model", "from: paid, rows: {max: 2}", "paid has 3 rows, more than 2"),
         ("sql", "sql: 'SELECT id FROM paid WHERE amount > 100'", "2 rows should not be there"),

@@ -1,4 +1,4 @@
-//! One test's own world: a schema in PostgreSQL, a prefix in S3, a folder, and the worker's binary.
+//! One test's own world: a schema in PostgreSQL, a database in MySQL, a prefix in S3, a folder, and the worker's binary.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,7 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             variables: BTreeMap::from([
                 ("SECRET_DB_URL".into(), setting("TEST_POSTGRES_URL")),
+                ("SECRET_MY_URL".into(), setting("TEST_MYSQL_URL")),
                 ("AWS_ENDPOINT_URL".into(), setting("TEST_S3_ENDPOINT")),
                 ("AWS_ACCESS_KEY_ID".into(), setting("TEST_S3_ACCESS_KEY")),
                 ("AWS_SECRET_ACCESS_KEY".into(), setting("TEST_S3_SECRET_KEY")),
@@ -234,6 +235,17 @@ impl World {
 
     fn object(&self, path: &str) -> object_store::path::Path {
         object_store::path::Path::parse(format!("{}/{path}", self.name)).unwrap()
+    }
+
+    /// All of this world's objects, with their ETags.
+    pub(crate) async fn all_objects(&self) -> Vec<String> {
+        use futures::TryStreamExt;
+        use object_store::ObjectStore;
+        let root = object_store::path::Path::from(self.name.as_str());
+        let found: Vec<_> = self.bucket().list(Some(&root)).try_collect().await.unwrap();
+        let mut all: Vec<_> = found.iter().map(|object| format!("{} {:?}", object.location, object.e_tag)).collect();
+        all.sort();
+        all
     }
 
     /// An object's content.

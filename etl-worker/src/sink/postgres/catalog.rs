@@ -1,47 +1,48 @@
-//! What a table in PostgreSQL is like, what depends on it, and the run's table that is to take its place.
+//! What a table in PostgreSQL is like, what depends on it, and whether rows fit into it.
 
 use arrow::datatypes::{DataType, SchemaRef};
 use report_api::checked::{CheckedSink, SinkMode};
+use report_api::sink::OnSchemaChange;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::copy::type_name;
-use super::{Owner, PreparedMode};
 use crate::error::{Code, Result, RunError};
-use crate::quote::{ident, literal};
+use crate::quote::ident;
+use crate::sink::database::TableOwner;
 
-/// Longest name in PostgreSQL.
-const IDENTIFIER_BYTES_MAX: usize = 63;
+/// Most views and the like that a message names.
+const DEPENDANTS_NAMED_MAX: i64 = 5;
 
 /// A table that exists.
 #[derive(Debug)]
 pub(super) struct Target {
-    schema: String,
-    table: String,
+    pub(super) schema: String,
+    pub(super) table: String,
     kind: String,
-    columns: Vec<TargetColumn>,
+    pub(super) columns: Vec<TargetColumn>,
     pub(super) has_rows: bool,
     /// Why it can't be swapped: what depends on it or is set on it that a new table would not have.
     dependants: bool,
     /// Whether foreign keys of other tables refer to it.
     referenced: bool,
     /// `ADD CONSTRAINT` and `CREATE INDEX` of the target: (name, is a constraint, definition).
-    indexes: Vec<(String, bool, String)>,
+    pub(super) indexes: Vec<(String, bool, String)>,
     /// Columns of each unique index without a condition.
     unique_keys: Vec<Vec<String>>,
     /// CHECK constraints and the columns that each is about.
-    rules: Vec<(String, Vec<String>)>,
+    pub(super) rules: Vec<(String, Vec<String>)>,
     /// Rights that others have on it: (role or PUBLIC, right, with grant option).
-    grants: Vec<(String, String, bool)>,
+    pub(super) grants: Vec<(String, String, bool)>,
 }
 
 #[derive(Debug)]
-struct TargetColumn {
-    name: String,
-    type_name: String,
+pub(super) struct TargetColumn {
+    pub(super) name: String,
+    pub(super) type_name: String,
     /// Whether a row may leave it out.
     can_be_left_out: bool,
-    not_null: bool,
+    pub(super) not_null: bool,
     generated: bool,
 }
 
@@ -181,19 +182,23 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
 }
 
 impl Target {
-    /// Refuses rows that do not fit into the table, each column by name.
-    pub(super) fn check(&self, schema: &SchemaRef, spec: &CheckedSink) -> Result<()> {
+    /// Refuses rows that do not fit into the table, each column by name. Gives the columns that the table is to get,
+    /// with their types.
+    pub(super) fn check(&self, schema: &SchemaRef, spec: &CheckedSink) -> Result<Vec<(String, String)>> {
         let name = format!("{}.{}", self.schema, self.table);
         let mismatch = |message: String| Err(RunError::at(Code::SchemaMismatch, &spec.field, message));
         if self.kind != "r" && self.kind != "p" {
             return mismatch(format!("{name} is no table; name a table, or drop what is there"));
         }
-        let mut wrong = Vec::new();
+        let (mut wrong, mut adds) = (Vec::new(), Vec::new());
         for field in schema.fields() {
             let wanted = type_name(field.data_type()).unwrap_or_default();
             match self.columns.iter().find(|column| column.name == *field.name()) {
+                None if spec.on_schema_change == OnSchemaChange::AddColumns => {
+                    adds.push((field.name().clone(), wanted));
+                }
                 None => wrong.push(format!(
-                    "{name} has no column {0}; ALTER TABLE {name} ADD {0} {wanted}, or leave it out",
+                    "{name} has no column {0}; ALTER TABLE {name} ADD {0} {wanted}, set onSchemaChange: addColumns, or leave it out",
                     field.name()
                 )),
                 Some(column) if column.generated => {
@@ -211,7 +216,7 @@ impl Target {
                 wrong.push(format!("{} of {name} must be filled, but {} does not have it", column.name, spec.from));
             }
         }
-        if let SinkMode::Merge { key } = &spec.mode {
+        if let SinkMode::Merge { key, .. } = &spec.mode {
             let same =
                 |columns: &Vec<String>| columns.len() == key.len() && key.iter().all(|column| columns.contains(column));
             if !self.unique_keys.iter().any(same) {
@@ -219,7 +224,7 @@ impl Target {
                 wrong.push(format!("{name} has no unique index on ({columns}), which merge needs; CREATE UNIQUE INDEX ON {name} ({columns})"));
             }
         }
-        if wrong.is_empty() { Ok(()) } else { mismatch(wrong.join("; ")) }
+        if wrong.is_empty() { Ok(adds) } else { mismatch(wrong.join("; ")) }
     }
 
     /// Whether the table is still as it was when the run's table was made to take its place: days may lie between, if a
@@ -302,180 +307,38 @@ fn holds(target: &str, type_: &DataType) -> bool {
     }
 }
 
-/// Refuses a table that another pipeline fills, or that has rows and that nobody has filled before.
-pub(super) async fn check_owner(
-    connection: &mut PgConnection,
-    target: &Target,
-    spec: &CheckedSink,
-    owner: &Owner,
-) -> sqlx::Result<Result<()>> {
+/// The pipelines' sinks that write a table.
+pub(super) async fn owners(connection: &mut PgConnection, schema: &str, table: &str) -> sqlx::Result<Vec<TableOwner>> {
     let owners: Vec<(String, String, bool)> = sqlx::query_as(
         "SELECT identity, sink, replaces FROM report_operator.tables WHERE table_schema = $1 AND table_name = $2",
     )
-    .bind(&target.schema)
-    .bind(&target.table)
+    .bind(schema)
+    .bind(table)
     .fetch_all(connection)
     .await?;
-    let name = format!("{}.{}", target.schema, target.table);
-    let replaces = matches!(spec.mode, SinkMode::Replace(_));
-    // A pipeline has one sink per table, whatever it was called before.
-    if let Some((identity, sink, _)) =
-        owners.iter().find(|(identity, _, other_replaces)| *identity != owner.identity && (replaces || *other_replaces))
-    {
-        return Ok(Err(RunError::at(
-            Code::TableNotOwned,
-            &spec.field,
-            format!(
-                "{name} is filled by the sink {sink} of the pipeline {identity}, and a table that is replaced has one owner; \
-                 write to another table, or delete that row from report_operator.tables if the pipeline is gone"
-            ),
-        )));
-    }
-    if owners.is_empty() && target.has_rows && !spec.adopt {
-        return Ok(Err(RunError::at(
-            Code::TableNotOwned,
-            &spec.field,
-            format!(
-                "{name} has rows that no pipeline has written; set adopt: true to take it over, or write to another table"
-            ),
-        )));
-    }
-    Ok(Ok(()))
+    Ok(owners.into_iter().map(TableOwner::from).collect())
 }
 
-/// The statements that make the run's table: like the target where it will take its place, else like the rows.
-pub(super) fn create_staging(
-    schema_name: &str,
-    staging: &str,
-    schema: &SchemaRef,
-    swapped: Option<&Target>,
-) -> Vec<String> {
-    let table = format!("{}.{}", ident(schema_name), ident(staging));
-    let create = match swapped {
-        Some(target) => format!(
-            "CREATE TABLE {table} (LIKE {}.{} INCLUDING ALL EXCLUDING INDEXES)",
-            ident(&target.schema),
-            ident(&target.table)
-        ),
-        None => {
-            let columns: Vec<String> = schema
-                .fields()
-                .iter()
-                .map(|field| format!("{} {}", ident(field.name()), type_name(field.data_type()).unwrap_or_default()))
-                .collect();
-            format!("CREATE TABLE {table} ({})", columns.join(", "))
-        }
-    };
-    vec![format!("DROP TABLE IF EXISTS {table}"), create]
-}
-
-/// The statements that complete the run's table once it has its rows: keys and indexes, built over all rows at once,
-/// rights and comments. Where its rows will be inserted into the target, the table gets the target's types and rules, so
-/// that rows which the target would refuse end the run here, and not its commit, when other sinks may have committed.
-pub(super) fn finish_staging(
-    schema_name: &str,
-    staging: &str,
-    schema: &SchemaRef,
-    target: Option<&Target>,
-    mode: &PreparedMode,
-    spec: &CheckedSink,
-) -> Vec<String> {
-    let table = format!("{}.{}", ident(schema_name), ident(staging));
-    let mut statements = Vec::new();
-    if let Some(target) = target.filter(|_| *mode == PreparedMode::Swap) {
-        for (at, (_, is_constraint, definition)) in target.indexes.iter().enumerate() {
-            let name = ident(&index_name(staging, at));
-            statements.push(if *is_constraint {
-                format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
-            } else {
-                let (unique, definition) =
-                    definition.strip_prefix("UNIQUE ").map_or(("", definition.as_str()), |rest| ("UNIQUE ", rest));
-                format!("CREATE {unique}INDEX {name} ON {table} {definition}")
-            });
-        }
-        for (role, privilege, grantable) in &target.grants {
-            let role = if role == "PUBLIC" { role.clone() } else { ident(role) };
-            let option = if *grantable { " WITH GRANT OPTION" } else { "" };
-            statements.push(format!("GRANT {privilege} ON {table} TO {role}{option}"));
-        }
-        statements.push(format!(
-            "DO $$ BEGIN EXECUTE format('COMMENT ON TABLE %s IS %L', {}, obj_description({}::regclass)); END $$",
-            literal(&table),
-            literal(&format!("{}.{}", ident(&target.schema), ident(&target.table)))
-        ));
-    } else if let Some(target) = target {
-        for column in &target.columns {
-            let Ok(field) = schema.field_with_name(&column.name) else { continue };
-            let name = ident(&column.name);
-            if type_name(field.data_type()).as_ref() != Some(&column.type_name) {
-                statements.push(format!("ALTER TABLE {table} ALTER {name} TYPE {}", column.type_name));
-            }
-            if column.not_null {
-                statements.push(format!("ALTER TABLE {table} ALTER {name} SET NOT NULL"));
-            }
-        }
-        for (definition, columns) in &target.rules {
-            if columns.iter().all(|column| schema.index_of(column).is_ok()) {
-                statements.push(format!("ALTER TABLE {table} ADD {definition}"));
-            }
-        }
-    } else {
-        if !spec.primary_key.is_empty() {
-            // The commit gives it its lasting name.
-            let name = ident(&index_name(staging, 0));
-            let columns = crate::quote::idents(&spec.primary_key);
-            statements.push(format!("ALTER TABLE {table} ADD CONSTRAINT {name} PRIMARY KEY ({columns})"));
-        }
-        for field in schema.fields() {
-            if let Some(description) = field.metadata().get("description") {
-                statements.push(format!(
-                    "COMMENT ON COLUMN {table}.{} IS {}",
-                    ident(field.name()),
-                    literal(description)
-                ));
-            }
-        }
-    }
-    statements.push(format!("ANALYZE {table}"));
-    statements
-}
-
-/// The name of the run's table's index in the place of the target's index number `at`.
-pub(super) fn index_name(staging: &str, at: usize) -> String {
-    format!("{staging}_i{at}")
-}
-
-/// The names of a table's indexes, in the order of [`index_name`], and whether each belongs to a constraint.
-pub(super) async fn index_names(
-    connection: &mut PgConnection,
-    schema: &str,
-    table: &str,
-) -> sqlx::Result<Vec<(String, bool)>> {
-    let target = read(connection, schema, table).await?;
-    Ok(target
-        .map(|target| target.indexes.into_iter().map(|(name, is_constraint, _)| (name, is_constraint)).collect())
-        .unwrap_or_default())
-}
-
-/// The name that PostgreSQL itself would give a table's primary key; None if something else in the schema has it.
-pub(super) async fn primary_key_name(
-    connection: &mut PgConnection,
-    schema: &str,
-    table: &str,
-) -> sqlx::Result<Option<String>> {
-    let mut end = table.len().min(IDENTIFIER_BYTES_MAX - "_pkey".len());
-    while !table.is_char_boundary(end) {
-        end -= 1;
-    }
-    let name = format!("{}_pkey", &table[..end]);
-    let taken: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2)",
+/// Views, foreign keys and publications that keep a column's type from being changed, or that have to follow it, for a
+/// message: the first few.
+pub(super) async fn dependants(connection: &mut PgConnection, schema: &str, table: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "SELECT DISTINCT name FROM (
+             SELECT 'the view ' || v.oid::regclass AS name FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+             JOIN pg_class v ON v.oid = r.ev_class JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND v.oid <> c.oid
+                   AND n.nspname = $1 AND c.relname = $2
+             UNION ALL SELECT 'the foreign key ' || k.conname || ' of ' || k.conrelid::regclass FROM pg_constraint k
+             JOIN pg_class c ON c.oid = k.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE k.contype = 'f' AND n.nspname = $1 AND c.relname = $2
+             UNION ALL SELECT 'the publication ' || pubname FROM pg_publication_tables WHERE schemaname = $1 AND tablename = $2
+         ) AS found ORDER BY name LIMIT $3",
     )
     .bind(schema)
-    .bind(&name)
-    .fetch_one(connection)
-    .await?;
-    Ok((!taken).then_some(name))
+    .bind(table)
+    .bind(DEPENDANTS_NAMED_MAX)
+    .fetch_all(connection)
+    .await
 }
 
 #[cfg(test)]

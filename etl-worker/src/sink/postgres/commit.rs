@@ -4,17 +4,15 @@ use report_api::interval::Interval;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, PgTransaction};
 
-use super::catalog;
-use super::{Owner, PostgresSink, PreparedMode, PreparedSink, Window, signed};
-use crate::error::{Code, Result, RunError};
-use crate::quote::{ident, idents};
+use super::{Owner, PostgresSink, PreparedMode, PreparedSink, Window, catalog, staging};
+use crate::error::{Result, RunError};
+use crate::quote::ident;
+use crate::sink::database::{self, COMMITS_KEPT, signed};
 
 /// How often the swap is tried against readers that hold the table.
 const SWAPS_MAX: usize = 5;
 /// How long one try waits for readers: they wait behind it as long, so it is short.
 const SWAP_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
-/// Commit rows kept per sink.
-const COMMITS_KEPT: i64 = 1000;
 
 /// Whether this was committed: the commit row has the epoch in which the rows were staged.
 pub(super) async fn is_committed(
@@ -47,7 +45,11 @@ pub(super) async fn commit(sink: &PostgresSink<'_>, prepared: &PreparedSink, win
         if mode == PreparedMode::Swap && !prepared.creates && has_changed(sink, &mut connection, prepared).await? {
             mode = PreparedMode::ReplaceRows;
         }
-        match try_commit(sink, &mut connection, prepared, &mode, window).await {
+        let outcome = match add_columns(sink, &mut connection, prepared, window).await {
+            Ok(Ok(())) => try_commit(sink, &mut connection, prepared, &mode, window).await,
+            other => other,
+        };
+        match outcome {
             Ok(outcome) => {
                 let _ = connection.close().await;
                 return outcome;
@@ -76,6 +78,50 @@ async fn has_changed(sink: &PostgresSink<'_>, connection: &mut PgConnection, pre
     }))
 }
 
+/// Adds the columns that the rows have and the target does not, before the transaction of the rows: it would lock
+/// readers out for as long as they take.
+async fn add_columns(
+    sink: &PostgresSink<'_>,
+    connection: &mut PgConnection,
+    prepared: &PreparedSink,
+    window: &Window,
+) -> sqlx::Result<Result<()>> {
+    if prepared.adds.is_empty() {
+        return Ok(Ok(()));
+    }
+    let Some(target) = catalog::read(connection, sink.schema, sink.table).await? else { return Ok(Ok(())) };
+    let is_there = |name: &String| target.columns.iter().any(|column| column.name == *name);
+    let missing: Vec<_> = prepared.adds.iter().filter(|(name, _)| !is_there(name)).collect();
+    if missing.is_empty() {
+        return Ok(Ok(()));
+    }
+    let mut transaction = connection.begin().await?;
+    sqlx::query(SWAP_LOCK_TIMEOUT).execute(&mut *transaction).await?;
+    if !holds_fence(sink, &mut transaction, window).await? {
+        return Ok(Err(RunError::fenced(&sink.spec.field)));
+    }
+    let adds: Vec<_> =
+        missing.iter().map(|(name, type_)| format!("ADD COLUMN IF NOT EXISTS {} {type_}", ident(name))).collect();
+    let sql = format!("ALTER TABLE {}.{} {}", ident(sink.schema), ident(sink.table), adds.join(", "));
+    sqlx::query(AssertSqlSafe(sql)).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(Ok(()))
+}
+
+/// Whether this attempt is still the last one. Holds the fence until the transaction ends.
+async fn holds_fence(
+    sink: &PostgresSink<'_>,
+    transaction: &mut PgTransaction<'_>,
+    window: &Window,
+) -> sqlx::Result<bool> {
+    let fence: Option<i64> =
+        sqlx::query_scalar("SELECT epoch FROM report_operator.fences WHERE identity = $1 FOR UPDATE")
+            .bind(&sink.owner.identity)
+            .fetch_optional(&mut **transaction)
+            .await?;
+    Ok(fence == Some(signed(window.epoch)))
+}
+
 async fn try_commit(
     sink: &PostgresSink<'_>,
     connection: &mut PgConnection,
@@ -88,12 +134,7 @@ async fn try_commit(
 
     let mut transaction = connection.begin().await?;
     sqlx::query(SWAP_LOCK_TIMEOUT).execute(&mut *transaction).await?;
-    let fence: Option<i64> =
-        sqlx::query_scalar("SELECT epoch FROM report_operator.fences WHERE identity = $1 FOR UPDATE")
-            .bind(&sink.owner.identity)
-            .fetch_optional(&mut *transaction)
-            .await?;
-    if fence != Some(signed(window.epoch)) {
+    if !holds_fence(sink, &mut transaction, window).await? {
         return Ok(Err(RunError::fenced(&sink.spec.field)));
     }
     if is_committed(&mut transaction, &sink.owner, prepared, &window.interval).await? {
@@ -115,27 +156,13 @@ async fn other_owner(
     transaction: &mut PgTransaction<'_>,
     prepared: &PreparedSink,
 ) -> sqlx::Result<Option<RunError>> {
-    let owners = "SELECT identity, replaces FROM report_operator.tables WHERE table_schema = $1 AND table_name = $2";
-    let read = sqlx::query_as(owners).bind(sink.schema).bind(sink.table);
-    let known: Vec<(String, bool)> = read.fetch_all(&mut **transaction).await?;
-    if known.iter().any(|(identity, _)| *identity == sink.owner.identity) {
+    let known = catalog::owners(transaction, sink.schema, sink.table).await?;
+    if known.iter().any(|known| known.identity == sink.owner.identity) {
         return Ok(None);
     }
     sqlx::query("LOCK TABLE report_operator.tables IN SHARE ROW EXCLUSIVE MODE").execute(&mut **transaction).await?;
-    let read = sqlx::query_as(owners).bind(sink.schema).bind(sink.table);
-    let known: Vec<(String, bool)> = read.fetch_all(&mut **transaction).await?;
-    let mine = !matches!(prepared.mode, PreparedMode::Append | PreparedMode::Merge { .. });
-    let other = known.into_iter().find(|(identity, theirs)| *identity != sink.owner.identity && (mine || *theirs));
-    Ok(other.map(|(identity, _)| {
-        RunError::at(
-            Code::TableNotOwned,
-            &sink.spec.field,
-            format!(
-                "{} has become the pipeline {identity}'s since this run was staged; write to another table",
-                prepared.target
-            ),
-        )
-    }))
+    let known = catalog::owners(transaction, sink.schema, sink.table).await?;
+    Ok(database::refuse_late_owner(&known, prepared, sink.spec, &sink.owner).err())
 }
 
 /// The names that indexes of the run's table take when it becomes the target: the number of each, its lasting name, and
@@ -149,15 +176,14 @@ async fn lasting_names(
     if *mode != PreparedMode::Swap && !prepared.creates {
         return Ok(Vec::new());
     }
-    let new = catalog::index_names(connection, sink.schema, &prepared.staging).await?;
+    let new = staging::index_names(connection, sink.schema, &prepared.staging).await?;
     let lasting = if prepared.creates {
-        let key = catalog::primary_key_name(connection, sink.schema, sink.table).await?;
-        key.into_iter().map(|name| (name, true)).collect()
+        staging::names_of_created(connection, sink.schema, sink.table, sink.spec).await?
     } else {
-        catalog::index_names(connection, sink.schema, sink.table).await?
+        staging::index_names(connection, sink.schema, sink.table).await?.into_iter().enumerate().collect()
     };
-    let is_there = |at: usize| new.iter().any(|(name, _)| *name == catalog::index_name(&prepared.staging, at));
-    Ok(lasting.into_iter().enumerate().filter(|(at, _)| is_there(*at)).collect())
+    let is_there = |at: usize| new.iter().any(|(name, _)| *name == staging::index_name(&prepared.staging, at));
+    Ok(lasting.into_iter().filter(|(at, _)| is_there(*at)).collect())
 }
 
 /// Puts the rows in their place.
@@ -169,35 +195,27 @@ async fn apply(
     names: &[(usize, (String, bool))],
 ) -> sqlx::Result<()> {
     let schema = ident(sink.schema);
-    let target = format!("{schema}.{}", ident(sink.table));
-    let staging = format!("{schema}.{}", ident(&prepared.staging));
-    let columns = idents(&prepared.columns);
-    let insert = format!("INSERT INTO {target} ({columns}) SELECT {columns} FROM {staging}");
-    let drop_staging = format!("DROP TABLE {staging}");
-    let rename = format!("ALTER TABLE {staging} RENAME TO {}", ident(sink.table));
+    let place = sink.place(&prepared.staging);
+    let (target, staged) = (&place.target, &place.staging);
+    let rename = format!("ALTER TABLE {staged} RENAME TO {}", ident(sink.table));
 
-    let mut statements = Vec::new();
-    match mode {
+    let mut statements = match mode {
         // The new table takes the name only after the old one, with its indexes' names, is gone.
-        _ if prepared.creates => statements.push(rename),
-        PreparedMode::Swap => statements.extend([format!("DROP TABLE {target}"), rename]),
-        PreparedMode::ReplaceRows => statements.extend([format!("DELETE FROM {target}"), insert, drop_staging]),
-        PreparedMode::Append => statements.extend([insert, drop_staging]),
-        PreparedMode::ReplaceByKey { key } => {
-            let same =
-                key.iter().map(|column| format!("s.{0} = t.{0}", ident(column))).collect::<Vec<_>>().join(" AND ");
-            statements.push(format!("{insert} {}", on_conflict(key, &prepared.columns)));
+        _ if prepared.creates => vec![rename],
+        PreparedMode::Swap => vec![format!("DROP TABLE {target}"), rename],
+        PreparedMode::ReplaceRows
+        | PreparedMode::ReplaceByKey { .. }
+        | PreparedMode::Append
+        | PreparedMode::Merge { .. }
+        | PreparedMode::DeleteInterval { .. }
+        | PreparedMode::DeletePartitions { .. } => {
+            let mut statements = place.statements(mode, &prepared.columns);
+            statements.push(format!("DROP TABLE {staged}"));
             statements
-                .push(format!("DELETE FROM {target} t WHERE NOT EXISTS (SELECT 1 FROM {staging} s WHERE {same})"));
-            statements.push(drop_staging);
         }
-        PreparedMode::Merge { key } => {
-            statements.push(format!("{insert} {}", on_conflict(key, &prepared.columns)));
-            statements.push(drop_staging);
-        }
-    }
+    };
     for (at, (name, is_constraint)) in names {
-        let from = ident(&catalog::index_name(&prepared.staging, *at));
+        let from = ident(&staging::index_name(&prepared.staging, *at));
         statements.push(if *is_constraint {
             format!("ALTER TABLE {target} RENAME CONSTRAINT {from} TO {}", ident(name))
         } else {
@@ -208,17 +226,6 @@ async fn apply(
         sqlx::query(AssertSqlSafe(sql)).execute(&mut **transaction).await?;
     }
     Ok(())
-}
-
-/// What becomes of a row whose key is there.
-fn on_conflict(key: &[String], columns: &[String]) -> String {
-    let updates: Vec<_> = columns
-        .iter()
-        .filter(|column| !key.contains(column))
-        .map(|column| format!("{0} = excluded.{0}", ident(column)))
-        .collect();
-    let action = if updates.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {}", updates.join(", ")) };
-    format!("ON CONFLICT ({}) DO {action}", idents(key))
 }
 
 /// Writes the commit row and the table's owner, in the transaction of the rows.
@@ -240,7 +247,7 @@ async fn record(
     .bind(window.interval.end.to_string())
     .bind(&window.run_id)
     .bind(signed(prepared.epoch))
-    .bind(i64::try_from(prepared.rows).unwrap_or(i64::MAX))
+    .bind(signed(prepared.rows))
     .execute(&mut **transaction)
     .await?;
     sqlx::query(
@@ -253,8 +260,6 @@ async fn record(
     .bind(COMMITS_KEPT)
     .execute(&mut **transaction)
     .await?;
-    let replaces =
-        matches!(prepared.mode, PreparedMode::Swap | PreparedMode::ReplaceRows | PreparedMode::ReplaceByKey { .. });
     sqlx::query(
         "INSERT INTO report_operator.tables (table_schema, table_name, identity, sink, replaces) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (table_schema, table_name, identity, sink) DO UPDATE SET replaces = excluded.replaces",
@@ -263,7 +268,7 @@ async fn record(
     .bind(sink.table)
     .bind(&sink.owner.identity)
     .bind(&prepared.name)
-    .bind(replaces)
+    .bind(prepared.mode.is_exclusive())
     .execute(&mut **transaction)
     .await?;
     Ok(())

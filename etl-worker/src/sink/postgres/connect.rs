@@ -16,6 +16,8 @@ const ATTEMPTS_MAX: usize = 4;
 /// What a database is to the run: it decides the code when it can't be reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Database {
+    /// A source.
+    Source,
     /// A sink.
     Sink,
     /// The ledger.
@@ -23,8 +25,10 @@ pub enum Database {
 }
 
 impl Database {
-    fn unreachable(self) -> Code {
+    /// The code when it can't be reached.
+    pub fn unreachable(self) -> Code {
         match self {
+            Self::Source => Code::SourceUnreachable,
             Self::Sink => Code::SinkUnreachable,
             Self::Ledger => Code::LedgerUnreachable,
         }
