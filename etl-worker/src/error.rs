@@ -37,6 +37,8 @@ pub enum Code {
     IntervalOverlaps,
     /// A table belongs to another pipeline, or to nobody but has rows.
     TableNotOwned,
+    /// A sink that only gets new rows has not all the rows before them.
+    SinkBehind,
     /// A database or server refuses the log-in.
     LoginDenied,
     /// The log-in works, the right is missing.
@@ -98,6 +100,7 @@ impl Code {
             Self::SecretInvalid => "secret_invalid",
             Self::IntervalOverlaps => "interval_overlaps",
             Self::TableNotOwned => "table_not_owned",
+            Self::SinkBehind => "sink_behind",
             Self::LoginDenied => "login_denied",
             Self::PermissionDenied => "permission_denied",
             Self::ColumnMissing => "column_missing",
@@ -133,7 +136,8 @@ impl Code {
             | Self::SqlInvalid
             | Self::SecretInvalid
             | Self::IntervalOverlaps
-            | Self::TableNotOwned => ErrorClass::Manifest,
+            | Self::TableNotOwned
+            | Self::SinkBehind => ErrorClass::Manifest,
             Self::LoginDenied | Self::PermissionDenied => ErrorClass::Access,
             Self::ColumnMissing
             | Self::ColumnsChanged

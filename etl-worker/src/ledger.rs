@@ -15,6 +15,7 @@
 
 pub mod lake;
 pub mod mysql;
+pub mod open;
 pub mod peek;
 pub mod postgres;
 pub mod sqlite;

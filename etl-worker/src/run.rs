@@ -5,34 +5,33 @@
 //! left. All sinks are staged before the first one commits; once one has, whoever comes next commits the others from
 //! what is staged before doing anything else.
 
+mod commit;
+mod report;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use report_api::checked::{Checked, SinkKind, SinkMode};
+use report_api::checked::{Checked, SinkMode};
 use report_api::interval::Interval;
 use report_api::pipeline::WhenBusy;
-use report_api::result::{
-    MissingIntervals, ModelResult, RunResult, SinkResult, SourceResult, Stage, State as RunState,
-};
+use report_api::result::{MissingIntervals, SinkResult, Stage};
 use report_api::sink::ReplaceBy;
 use report_api::template::Values;
 
+use self::commit::{commit, complete, fence, refuse_behind, sinks_until};
+pub use self::report::{Report, finish};
+use self::report::{note_rows, succeed};
 use crate::check;
 use crate::crash;
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
 use crate::fill;
 use crate::intervals::{self, Planned};
-use crate::ledger::lake::LakeStore;
-use crate::ledger::mysql::MysqlStore;
-use crate::ledger::postgres::PostgresStore;
-use crate::ledger::sqlite::SqliteStore;
-use crate::ledger::{self, Commit, Ledger, Memory, Prepared, State, Store};
-use crate::objects::Folder;
+use crate::ledger::{self, Ledger, Memory, Prepared, State};
 use crate::raw::Raw;
 use crate::session::{self, Parameters};
-use crate::sink::{self, Owner, PreparedSink, Sink, Window};
+use crate::sink::{self, Owner, PreparedSink, Sink};
 use crate::source::Reading;
 use crate::tables::Tables;
 use crate::unchanged;
@@ -84,37 +83,6 @@ impl Wanted {
     }
 }
 
-/// What a run has done so far, also when it fails: the result is made from it.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The result so far.
-    pub result: RunResult,
-    /// What it was at the last commit of this run: with `maxInterval` a run has several.
-    before: RunResult,
-}
-
-impl Report {
-    /// The report of a run that has just begun.
-    pub fn new(request: &Request, now: Timestamp) -> Self {
-        let mut report = Self::unknown(now);
-        report.result.run_id = Some(request.run_id.clone());
-        report
-    }
-
-    /// The report of a run whose manifest is not read yet.
-    pub fn unknown(now: Timestamp) -> Self {
-        let mut result = RunResult::new(RunState::Failed, Stage::Plan);
-        result.started = Some(now);
-        result.worker_version = Some(env!("CARGO_PKG_VERSION").into());
-        Self { before: result.clone(), result }
-    }
-
-    fn skip(&mut self, why: impl Into<String>) {
-        self.result.state = RunState::Skipped;
-        self.result.skipped = Some(why.into());
-    }
-}
-
 /// Runs a pipeline. The report says what was done, also when this fails. `interrupted` ends the run when it is ready:
 /// the worker was asked to stop, or memory runs out.
 pub async fn run(
@@ -132,7 +100,7 @@ pub async fn run(
         ));
         return Ok(());
     }
-    let store = open_store(request, checked, env).await?;
+    let store = ledger::open::open(&request.identity, checked, env).await?;
     let ledger = match Ledger::acquire(Arc::clone(&store), &request.run_id, "spec").await {
         Err(error) if error.code == Code::Busy && checked.when_busy == WhenBusy::Skip => {
             report.skip(error.message);
@@ -158,17 +126,6 @@ pub async fn run(
     outcome
 }
 
-/// Puts the ending into the result.
-pub fn finish(report: &mut Report, outcome: &Result<()>, env: &Env) {
-    let result = &mut report.result;
-    if let Err(error) = outcome {
-        result.state = RunState::Failed;
-        result.error = Some(error.failure());
-    }
-    result.finished = Some(env.now());
-    result.peak_memory_bytes = crate::memory::peak_bytes();
-}
-
 /// Everything that is done under the lock.
 async fn with_lock(
     request: &Request,
@@ -189,6 +146,9 @@ async fn with_lock(
     complete(checked, &mut sinks, ledger, env).await?;
 
     let state = ledger.state().await;
+    if !request.full_refresh {
+        refuse_behind(checked, &mut sinks, &state).await?;
+    }
     let until = match state.committed_until() {
         None => sinks_until(&mut sinks).await?,
         until => until,
@@ -329,144 +289,11 @@ fn refreshed(checked: &Checked) -> Checked {
     checked
 }
 
-/// Opens the ledger: in the first database sink's database, else under the first lake's root.
-async fn open_store(request: &Request, checked: &Checked, env: &Env) -> Result<Arc<dyn Store>> {
-    for sink in &checked.sinks {
-        match &sink.kind {
-            SinkKind::Postgres { connection, .. } => {
-                let field = format!("{}.postgres.connection", sink.field);
-                let url = env.secret(connection, &field)?;
-                return Ok(Arc::new(PostgresStore::open(url, &request.identity, &field).await?));
-            }
-            SinkKind::Mysql { connection, .. } => {
-                let field = format!("{}.mysql.connection", sink.field);
-                let url = env.secret(connection, &field)?;
-                return Ok(Arc::new(MysqlStore::open(url, &request.identity, &field).await?));
-            }
-            SinkKind::Sqlite { path, .. } => {
-                let field = format!("{}.sqlite.path", sink.field);
-                return Ok(Arc::new(SqliteStore::open(path, &request.identity, &field).await?));
-            }
-            SinkKind::Lake { .. } => {}
-        }
-    }
-    for sink in &checked.sinks {
-        if let SinkKind::Lake { url, .. } = &sink.kind {
-            return Ok(Arc::new(LakeStore::new(Folder::open(url, env, &format!("{}.lake.url", sink.field))?)));
-        }
-    }
-    Err(RunError::at(Code::ManifestInvalid, "spec.sinks", "there is no sink; name at least one"))
-}
-
-/// Raises every sink's fence to this attempt's epoch. A sink that has seen a higher one makes the ledger take one above.
-async fn fence(sinks: &mut [Box<dyn Sink + '_>], ledger: &Ledger) -> Result<()> {
-    loop {
-        let epoch = ledger.epoch().await;
-        let mut highest = epoch;
-        for sink in sinks.iter_mut() {
-            highest = highest.max(sink.fence(epoch).await?);
-        }
-        if highest == epoch {
-            return Ok(());
-        }
-        ledger.raise(highest).await?;
-    }
-}
-
-/// Finishes what an earlier run has prepared: if one of its sinks has committed, the others do now; if none has, it is
-/// forgotten, and its rows are read anew.
-async fn complete(checked: &Checked, sinks: &mut [Box<dyn Sink + '_>], ledger: &Ledger, env: &Env) -> Result<()> {
-    let Some(prepared) = ledger.state().await.prepared else { return Ok(()) };
-    let mut any = false;
-    for staged in &prepared.sinks {
-        if let Some(at) = position(checked, sinks, staged) {
-            any |= sinks[at].is_committed(staged, &prepared.interval).await?;
-        }
-    }
-    if !any {
-        return ledger.forget().await;
-    }
-    env.progress.step(
-        "plan",
-        "recovery",
-        &format!("run {} had committed some of its sinks; the others follow", prepared.run_id),
-    );
-    commit(&prepared, checked, sinks, ledger, env).await.map_err(|error| stuck(error, &prepared, ledger))?;
-    Ok(())
-}
-
-/// A commit that can never succeed must not keep the pipeline from going on for ever: the message says how to let go.
-fn stuck(mut error: RunError, prepared: &Prepared, ledger: &Ledger) -> RunError {
-    if error.code.class().is_final() {
-        error.message = format!(
-            "the run {} has committed some of its sinks, and this one refuses: {}. Remove the cause, and the next run \
-             completes it; or give this sink's rows of {} up: {}",
-            prepared.run_id,
-            error.message,
-            prepared.interval,
-            ledger.how_to_forget()
-        );
-    }
-    error
-}
-
-/// The sink of today's manifest that staged this. None if the manifest has dropped it or sends it elsewhere.
-fn position(checked: &Checked, sinks: &[Box<dyn Sink + '_>], staged: &PreparedSink) -> Option<usize> {
-    checked.sinks.iter().zip(sinks).position(|(spec, sink)| spec.name == staged.name && sink.target() == staged.target)
-}
-
-/// Commits every sink from what is staged, then writes that into the ledger.
-async fn commit(
-    prepared: &Prepared,
-    checked: &Checked,
-    sinks: &mut [Box<dyn Sink + '_>],
-    ledger: &Ledger,
-    env: &Env,
-) -> Result<Vec<SinkResult>> {
-    let window = Window { run_id: prepared.run_id.clone(), epoch: ledger.epoch().await, interval: prepared.interval };
-    let mut results = Vec::with_capacity(prepared.sinks.len());
-    for (at, staged) in prepared.sinks.iter().enumerate() {
-        let Some(sink) = position(checked, sinks, staged).map(|at| &mut sinks[at]) else {
-            tracing::warn!(
-                sink = staged.name,
-                target = staged.target,
-                "the manifest no longer has a sink that a dead run had staged; it is left out"
-            );
-            continue;
-        };
-        crash::point(&format!("before_commit_{at}"));
-        sink.commit(staged, &window).await?;
-        crash::point(&format!("after_commit_{at}"));
-        env.progress.step("commit", &staged.name, &format!("{} rows into {}", staged.rows, staged.target));
-        results.push(SinkResult {
-            name: staged.name.clone(),
-            rows: staged.rows,
-            mode: staged.mode.name().into(),
-            target: staged.target.clone(),
-        });
-    }
-    crash::point("before_ledger");
-    ledger
-        .commit(Commit { run_id: prepared.run_id.clone(), interval: prepared.interval, sinks: results.clone() })
-        .await?;
-    crash::point("after_ledger");
-    Ok(results)
-}
-
 /// The gaps in what is committed.
 fn missing(state: &State, checked: &Checked) -> Option<MissingIntervals> {
     let gaps = state.missing(checked.initial);
     let oldest = *gaps.first()?;
     Some(MissingIntervals { count: u32::try_from(gaps.len()).unwrap_or(u32::MAX), oldest })
-}
-
-/// How far every sink says that it got. It counts where the ledger is new, was lost or has moved.
-async fn sinks_until(sinks: &mut [Box<dyn Sink + '_>]) -> Result<Option<Timestamp>> {
-    let mut ends = Vec::with_capacity(sinks.len());
-    for sink in sinks {
-        ends.push(sink.committed_until().await?);
-    }
-    Ok(ends.into_iter().min().flatten())
 }
 
 /// Runs the models and stages every sink.
@@ -526,41 +353,6 @@ async fn discard(sinks: &mut [Box<dyn Sink + '_>], epoch: u64, error: RunError) 
     error
 }
 
-/// Puts what this interval's sources and models gave into the result, with that of the run's intervals before it.
-fn note_rows(report: &mut Report, checked: &Checked, tables: &Tables<'_>) {
-    let before = &report.before;
-    let result = &mut report.result;
-    result.sources = checked
-        .sources
-        .iter()
-        .filter_map(|source| {
-            let before = before.sources.iter().find(|before| before.name == source.name);
-            let log = tables.logs().get(&source.name);
-            let mut changes = before.map_or_else(Vec::new, |before| before.changes.clone());
-            changes.extend(log.map_or_else(Vec::new, |log| log.changes()));
-            Some(SourceResult {
-                name: source.name.clone(),
-                rows: before.map_or(0, |before| before.rows) + tables.seen(&source.name)?.rows(),
-                bytes: before.map_or(0, |before| before.bytes) + tables.input(&source.name)?.bytes(),
-                bad_rows: before.map_or(0, |before| before.bad_rows) + log.map_or(0, |log| log.bad_rows()),
-                changes,
-                watermark: tables.window(&source.name).map(|(window, is_complete)| window.result(is_complete)),
-            })
-        })
-        .collect();
-    result.rows_read = result.sources.iter().map(|source| source.rows).sum();
-    result.models = checked
-        .models
-        .iter()
-        .filter_map(|model| {
-            let before = before.models.iter().find(|before| before.name == model.name).map_or(0, |before| before.rows);
-            let seen = tables.seen(&model.name)?;
-            // A model that was merged into the one that reads it has no rows of its own.
-            seen.is_complete().then(|| ModelResult { name: model.name.clone(), rows: before + seen.rows() })
-        })
-        .collect();
-}
-
 /// What the next run goes on from. A source that nobody reads keeps what it has; one that is read whole has nothing.
 fn note_watermarks(memory: &mut Memory, checked: &Checked, tables: &Tables<'_>) {
     for source in &checked.sources {
@@ -576,22 +368,6 @@ fn note_watermarks(memory: &mut Memory, checked: &Checked, tables: &Tables<'_>) 
             (Some(_), None) => {}
         }
     }
-}
-
-/// Puts a commit into the result.
-fn succeed(report: &mut Report, interval: Interval, mut sinks: Vec<SinkResult>) {
-    for sink in &mut sinks {
-        let before = report.before.sinks.iter().find(|before| before.name == sink.name);
-        sink.rows += before.map_or(0, |before| before.rows);
-    }
-    let result = &mut report.result;
-    result.state = RunState::Succeeded;
-    result.stage = Stage::Done;
-    result.interval =
-        Some(Interval { start: report.before.interval.map_or(interval.start, |all| all.start), ..interval });
-    result.rows_written = sinks.iter().map(|sink| sink.rows).sum();
-    result.sinks = sinks;
-    report.before = result.clone();
 }
 
 /// Renews the lock until it is lost.

@@ -181,3 +181,35 @@ async fn files_are_filtered_by_the_interval_and_by_numbers() {
     assert_eq!(run(&world, &numbers, 2).ok().rows_read, 1);
     assert_eq!(run(&world, &numbers, 3).ok().rows_read, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_lacks_earlier_rows_is_refused_until_all_is_read_again() {
+    let world = World::new().await;
+    orders(&world, "int NOT NULL").await;
+    world.sql("INSERT INTO {schema}.orders VALUES (1, 1), (2, 2)").await;
+    let one = spec("cursor: at, delay: 0", APPEND);
+    let two = format!(
+        "{one}  - {{name: copy, from: orders, postgres: {{{{db}}, table: '{{schema}}.copy'}}, mode: {MERGE}}}\n"
+    )
+    .replace("{{db}}", "{db}")
+    .replace("{{schema}}", "{schema}");
+    let manifest = world.manifest("p", &one);
+    run(&world, &manifest, 1).ok();
+    world.sql("INSERT INTO {schema}.orders VALUES (3, 3)").await;
+    let manifest = world.manifest("p", &two);
+    let message = run(&world, &manifest, 2).failed(10, "sink_behind");
+    assert!(message.starts_with("spec.sinks[1]: ") && message.contains("copy has nothing"), "{message}");
+    assert_eq!(world.rows(IDS).await, ["1 2"]);
+
+    world.attempt(&manifest, "all", "2026-01-02T00:00:00Z", &[("REPORT_FULL_REFRESH", "true")]).ok();
+    let copy = "SELECT string_agg(id::text, ' ' ORDER BY id) FROM {schema}.copy";
+    assert_eq!((world.rows(IDS).await, world.rows(copy).await), (vec!["1 2 3".into()], vec!["1 2 3".into()]));
+    world.sql("INSERT INTO {schema}.orders VALUES (4, 4)").await;
+    assert_eq!(run(&world, &manifest, 3).ok().rows_read, 1);
+    assert_eq!((world.rows(IDS).await, world.rows(copy).await), (vec!["1 2 3 4".into()], vec!["1 2 3 4".into()]));
+
+    // A database that was set back.
+    world.sql("DELETE FROM report_operator.commits WHERE sink = 'copy' AND identity LIKE '%' || replace('{schema}', '_', '-') || '/%' AND interval_end > '2026-01-02'").await;
+    let message = run(&world, &manifest, 4).failed(10, "sink_behind");
+    assert!(message.contains("copy has the rows up to 2026-01-02T00:00:00Z"), "{message}");
+}
