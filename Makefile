@@ -13,8 +13,9 @@ help: ## this list
 setup: ## install what is missing on this machine (root, Debian)
 	@dev/setup
 
-build: ## build everything, optimised dependencies, quick for our own code
+build: ## build everything, optimised dependencies, quick for our own code; target/ then leads to what was built
 	cargo build --workspace
+	@[ -e target ] || ln -s "$(CARGO_TARGET_DIR)" target
 
 gen: ## write the CRDs, the chart's copy and the reference documentation
 	@dev/ci gen

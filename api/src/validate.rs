@@ -508,4 +508,6 @@ fn is_reserved_variable(name: &str) -> bool {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -213,3 +213,33 @@ async fn a_sink_that_lacks_earlier_rows_is_refused_until_all_is_read_again() {
     let message = run(&world, &manifest, 4).failed(10, "sink_behind");
     assert!(message.contains("copy has the rows up to 2026-01-02T00:00:00Z"), "{message}");
 }
+
+/// `examples/shop`, with its tables in this world's schema.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_a_shop_follows_its_orders() {
+    let mut world = World::new().await;
+    let url = crate::harness::setting("TEST_POSTGRES_URL");
+    for (name, value) in
+        [("SHOP_DB_URL", url.as_str()), ("REPORTING_DB_URL", url.as_str()), ("PII_SALT", "0123456789abcdef")]
+    {
+        world.set(&format!("SECRET_{name}"), value);
+    }
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/shop/pipeline.yaml")).unwrap();
+    let text = text.replace("public.orders", &format!("{}.orders", world.name));
+    let text = text.replace("reporting.orders", &format!("{}.copy", world.name));
+    let manifest = world.file(
+        "shop.yaml",
+        text.replace("name: shop\n", &format!("name: shop\n  namespace: {}\n", world.name.replace('_', "-"))),
+    );
+    world.sql("CREATE TABLE {schema}.orders (order_id bigint PRIMARY KEY, email text, status text NOT NULL, amount numeric(12,2) NOT NULL, updated_at timestamptz NOT NULL DEFAULT now())").await;
+    world.sql("INSERT INTO {schema}.orders VALUES (1, 'a@example.org', 'open', 9.90), (2, 'b@example.org', 'paid', 5), (3, NULL, 'open', 1)").await;
+    run(&world, &manifest, 1).ok();
+    let copy = "SELECT order_id, status, amount, length(customer) AS hash FROM {schema}.copy ORDER BY 1";
+    assert_eq!(world.rows(copy).await, ["1|open|9.90|64", "2|paid|5.00|64", "3|open|1.00|∅"]);
+    world.sql("UPDATE {schema}.orders SET status = 'shipped', updated_at = now() WHERE order_id = 1; UPDATE {schema}.orders SET status = 'deleted', updated_at = now() WHERE order_id = 2").await;
+    run(&world, &manifest, 2).ok();
+    assert_eq!(world.rows(copy).await, ["1|shipped|9.90|64", "3|open|1.00|∅"]);
+    world.sql("INSERT INTO {schema}.orders VALUES (4, NULL, 'lost', 1)").await;
+    let message = run(&world, &manifest, 3).failed(13, "check_failed");
+    assert!(message.starts_with("spec.checks[0]: known-status: 1 of "), "{message}");
+}

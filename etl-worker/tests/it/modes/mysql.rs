@@ -306,12 +306,13 @@ async fn a_refused_login_and_a_missing_right_say_what_to_do() {
     let mut world = World::new().await;
     let manifest = world.manifest("p", &spec(&table()));
     let url = setting("TEST_MYSQL_URL");
+    let port = url.rfind(':').unwrap() + 1;
     for (value, exit, code, words) in [
         (url.replace("testpw", WRONG_PASSWORD), 11, "login_denied", "correct the user and password"),
         (setting("TEST_MYSQL_READER_URL"), 11, "permission_denied", "grant the right"),
         (url.replace("/reporting", "/no_such_database"), 10, "secret_invalid", "create the database"),
         (url.replace("mysql://", "http://"), 10, "secret_invalid", "write mysql://user:password@host"),
-        (url.replace("127.0.0.1:", "127.0.0.1:1"), 10, "secret_invalid", "no connection URL"),
+        (format!("{}1{}", &url[..port], &url[port..]), 10, "secret_invalid", "no connection URL"),
     ] {
         world.set("SECRET_MY_URL", &value);
         let message = day(&world, &manifest, 1, &["1,Oslo,1"]).failed(exit, code);
