@@ -1,6 +1,7 @@
 //! The command line: `run`, `validate`, `plan`, `preview` and `test`.
 
 mod plan;
+mod preview;
 mod test;
 
 use std::collections::BTreeMap;
@@ -8,25 +9,20 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::util::pretty::pretty_format_batches;
 use clap::{Args, Parser, Subcommand};
-use futures::TryStreamExt;
 use jiff::Timestamp;
-use report_api::checked::Checked;
 use report_api::contract;
 use report_api::interval::{Interval, tick_of_job};
 use report_api::manifest::Manifest;
 use report_api::result::{ErrorClass, State};
-use report_api::template::Values;
 
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
 use crate::events::{Log, Progress, Terminal};
 use crate::run::{self, Report, Request, Wanted};
 use crate::session::{self, Parameters};
-use crate::source::Reading;
 use crate::tables::Tables;
-use crate::{fill, local, manifest, memory, summary};
+use crate::{local, manifest, memory, summary};
 
 /// Scratch space without a limit of its own.
 const SCRATCH_BYTES: u64 = 10 << 30;
@@ -109,7 +105,7 @@ pub async fn main(cli: Cli) -> u8 {
         Command::Validate { manifest } => validate_command(&manifest).await,
         Command::Plan(args) => plan::main(&args).await,
         Command::Test(args) => test::main(&args).await,
-        Command::Preview { manifest, name, rows } => preview_command(&manifest, &name, rows as usize).await,
+        Command::Preview { manifest, name, rows } => preview::preview(&manifest, &name, rows as usize).await,
     };
     match outcome {
         Ok(()) => 0,
@@ -222,61 +218,6 @@ async fn validate_command(path: &Path) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-async fn preview_command(path: &Path, name: &str, rows_max: usize) -> Result<()> {
-    let (manifest, mut checked) = manifest::read(path)?;
-    let names: Vec<_> = names(&checked).map(str::to_owned).collect();
-    if !names.iter().any(|other| other == name) {
-        let near = report_api::problem::near(name, names.iter().map(String::as_str));
-        let remedy =
-            near.map_or_else(|| format!("there are {}", names.join(", ")), |near| format!("did you mean {near}?"));
-        return Err(RunError::new(Code::ManifestInvalid, format!("no source or model is called {name}; {remedy}")));
-    }
-    // As if one sink wanted it and nothing were checked.
-    checked.checks.clear();
-    checked.sinks.truncate(1);
-    for sink in &mut checked.sinks {
-        sink.from = name.into();
-    }
-    let env = environment(path, progress())?;
-    let parameters = Parameters::of_a_look(&checked, &env);
-    let values = Values {
-        interval: parameters.interval,
-        run_id: parameters.run_id.clone(),
-        pipeline: manifest.metadata.name.clone(),
-        namespace: manifest.metadata.namespace.clone(),
-    };
-    let checked = fill::templates(&checked, &values)?;
-    let watermarks = BTreeMap::new();
-    let reading = Reading { watermarks: &watermarks, until: None, raw: None };
-    let mut tables = Tables::open(session::open(&env, parameters)?, &checked, &env, reading).await?;
-    tables.transform().await?;
-    let (schema, mut rows) = tables.rows(name, &[], name).await?;
-    let mut batches = Vec::new();
-    let mut left = rows_max;
-    while left > 0
-        && let Some(batch) = rows.try_next().await?
-    {
-        let part = batch.slice(0, batch.num_rows().min(left));
-        left -= part.num_rows();
-        batches.push(part);
-    }
-    let shown = pretty_format_batches(&batches)
-        .map_err(|error| RunError::new(Code::Internal, "the rows can't be shown").caused_by(error))?;
-    say(&shown.to_string());
-    for field in schema.fields() {
-        say(&format!("{}: {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { ", required" }));
-    }
-    Ok(())
-}
-
-fn names(checked: &Checked) -> impl Iterator<Item = &str> {
-    checked
-        .sources
-        .iter()
-        .map(|source| source.name.as_str())
-        .chain(checked.models.iter().map(|model| model.name.as_str()))
 }
 
 /// What this process is given: its variables, the folder beside the manifest, its memory.
