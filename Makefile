@@ -35,7 +35,7 @@ test-e2e: ## the operator's tests on a real cluster (root)
 demo: ## a cluster with the examples running on a schedule, and a look at what they wrote
 	@dev/demo
 
-demo-down: ## remove the demo without a trace
+demo-down: ## remove the demo: cluster, services and their data
 	@dev/demo down
 
 images: build ## image archives of the operator and the worker, without Docker

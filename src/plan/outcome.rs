@@ -206,9 +206,16 @@ fn of_result(result: &RunResult) -> Words {
     match &result.skipped {
         Some(why) => Words::new("Skipped", why.clone()),
         None => {
-            Words::new("Succeeded", format!("{} rows read, {} rows written", result.rows_read, result.rows_written))
+            let rows = format!("{} rows read, {} rows written", result.rows_read, result.rows_written);
+            Words::new("Succeeded", rows + &warnings(result))
         }
     }
+}
+
+/// The checks that warn, by name: a run with them succeeds, and nobody looks further without a word.
+fn warnings(result: &RunResult) -> String {
+    let names: Vec<_> = result.checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect();
+    if names.is_empty() { String::new() } else { format!("; checks that warn: {}", names.join(", ")) }
 }
 
 /// The pod's reason, where the worker said nothing.
@@ -414,6 +421,18 @@ mod tests {
                 "the time for the run was over, and it had not started: no node takes the pod"
             )
         );
+    }
+
+    #[test]
+    fn a_good_run_names_the_checks_that_warn() {
+        let mut result = RunResult::new(State::Succeeded, report_api::result::Stage::Done);
+        (result.rows_read, result.rows_written) = (7, 5);
+        assert_eq!(of_result(&result).message, "7 rows read, 5 rows written");
+        for (name, passed) in [("known", false), ("filled", true), ("steady", false)] {
+            let check = serde_json::json!({"name": name, "passed": passed, "severity": "warn"});
+            result.checks.push(serde_json::from_value(check).unwrap());
+        }
+        assert_eq!(of_result(&result).message, "7 rows read, 5 rows written; checks that warn: known, steady");
     }
 
     #[test]
