@@ -322,9 +322,10 @@ impl Ledger {
         }
     }
 
-    /// Keeps the run's rejected rows, in a transaction of their own.
-    pub async fn keep_rejected(&self, rows: &[RejectedRow]) -> Result<()> {
-        self.store.keep_rejected(&self.run_id, rows).await
+    /// Keeps the rejected rows of a step of the run, in a transaction of their own. `step` is the run's id where it has
+    /// one step only.
+    pub async fn keep_rejected(&self, step: &str, rows: &[RejectedRow]) -> Result<()> {
+        self.store.keep_rejected(step, rows).await
     }
 
     async fn change(&self, change: impl Fn(&mut State, Timestamp)) -> Result<()> {

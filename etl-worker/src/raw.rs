@@ -1,7 +1,7 @@
 //! Copies of inputs as they came (`spec.raw`), in an object store, named by their content.
 //!
 //! # Layout
-//! Below the URL and the pipeline's namespace and name: `objects/SHA256` is a content, `runs/RUN/SOURCE.json` says which
+//! Below the URL and the pipeline's identity, `[installation/]namespace/name`: `objects/SHA256` is a content, `runs/RUN/SOURCE.json` says which
 //! one a source had in a run.
 //!
 //! # Guarantees
@@ -50,7 +50,7 @@ struct Kept {
 }
 
 impl Raw {
-    /// Opens the copies of the pipeline `namespace/name` for a run.
+    /// Opens the copies of the pipeline with this identity for a run, or a step of one.
     pub fn open(raw: &CheckedRaw, pipeline: &str, run_id: &str, env: &Env) -> Result<Self> {
         let url = format!("{}/{pipeline}", raw.url);
         let seconds = raw.retention_seconds.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX));

@@ -66,13 +66,6 @@ pub enum Wanted {
     Exactly(Interval),
 }
 
-impl Request {
-    /// `namespace/name`, below which what is the pipeline's own is kept in shared places.
-    fn path(&self) -> String {
-        format!("{}/{}", self.namespace.as_deref().unwrap_or("default"), self.pipeline)
-    }
-}
-
 impl Wanted {
     /// Up to when.
     pub fn end(&self) -> Timestamp {
@@ -146,6 +139,8 @@ async fn with_lock(
     complete(checked, &mut sinks, ledger, env).await?;
 
     let state = ledger.state().await;
+    // Also a run that fails or has nothing to do tells of the gaps.
+    report.result.missing_intervals = missing(&state, checked);
     if !request.full_refresh {
         refuse_behind(checked, &mut sinks, &state).await?;
     }
@@ -214,11 +209,14 @@ async fn one_interval(
     let checked = &fill::templates(checked, &values)?;
     let parameters = Parameters { interval, run_id: request.run_id.clone() };
     let context = session::open(env, parameters)?;
+    // Each step of a run has inputs and bad rows of its own; all attempts at a step have the same.
+    let step = match checked.max_interval_seconds {
+        Some(_) => format!("{}-{}", request.run_id, interval.start.as_second()),
+        None => request.run_id.clone(),
+    };
     let raw = match &checked.raw {
         Some(raw) => {
-            // Each step of a run reads anew; all attempts at a step read the same.
-            let run = format!("{}-{}", request.run_id, interval.start.as_second());
-            let raw = Raw::open(raw, &request.path(), &run, env)?;
+            let raw = Raw::open(raw, &request.identity, &step, env)?;
             raw.clean(env.now()).await?;
             Some(raw)
         }
@@ -241,7 +239,7 @@ async fn one_interval(
     report.result.stage = Stage::Stage;
     let staged = stage(checked, sinks, &mut tables, epoch, &interval, env).await;
     note_rows(report, checked, &tables);
-    let staged = keep_rejected(&tables, ledger, staged).await;
+    let staged = keep_rejected(&tables, ledger, &step, staged).await;
     let staged = match staged {
         Ok(staged) => staged,
         Err(error) => return Err(discard(sinks, epoch, error).await),
@@ -253,7 +251,7 @@ async fn one_interval(
     note_rows(report, checked, &tables);
     // Checks may have read on in a source.
     let verdict = verdict.and(tables.logs().verdict());
-    let verdict = keep_rejected(&tables, ledger, verdict).await;
+    let verdict = keep_rejected(&tables, ledger, &step, verdict).await;
     if let Err(error) = verdict {
         return Err(discard(sinks, epoch, error).await);
     }
@@ -319,10 +317,10 @@ async fn stage(
 
 /// Writes the rejected rows of the sources into the ledger, whatever has come of the stage. Rows that can't be kept must
 /// not be left out silently: a good stage fails with them.
-async fn keep_rejected<T>(tables: &Tables<'_>, ledger: &Ledger, outcome: Result<T>) -> Result<T> {
+async fn keep_rejected<T>(tables: &Tables<'_>, ledger: &Ledger, step: &str, outcome: Result<T>) -> Result<T> {
     let outcome = outcome.and_then(|staged| tables.logs().verdict().map(|()| staged));
     let Some(rows) = tables.logs().rejected() else { return outcome };
-    match (ledger.keep_rejected(&rows).await, outcome) {
+    match (ledger.keep_rejected(step, &rows).await, outcome) {
         (Ok(()), outcome) => outcome,
         (Err(error), Ok(_)) => Err(error),
         (Err(also), Err(error)) => {

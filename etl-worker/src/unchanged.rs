@@ -46,8 +46,8 @@ pub fn fingerprint<'i>(
             Some(Input::File(input)) => &input.sha256,
             Some(Input::Rows(_)) => return None,
         };
-        // What is new for an incremental source changes by itself.
-        if source.incremental.is_some() {
+        // What is new for an incremental source changes by itself, and another key makes other hashes of the same input.
+        if source.incremental.is_some() || !source.masks.is_empty() {
             return None;
         }
         hash.update(format!("\n{} {digest}", source.name));

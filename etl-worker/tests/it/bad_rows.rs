@@ -265,3 +265,19 @@ async fn what_is_kept_is_bounded_and_the_count_is_exact() {
     let kept = "SELECT count(*), max(length(raw)) FROM report_operator.rejected WHERE identity LIKE replace('{schema}', '_', '-') || '/%'";
     assert_eq!(world.rows(kept).await, [format!("1000|{}", etl_worker::rejected::RAW_BYTES_MAX + 1)]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_step_of_a_run_keeps_its_bad_rows() {
+    let world = World::new().await;
+    let steps = "initial: 2027-03-01T00:00:00Z\nmaxInterval: 1h\n";
+    let spec = spec("orders.csv", "onBadRow: quarantine, maxBadRows: {count: 1}")
+        .replace("orders'}", "orders'}, mode: {append: {}}");
+    let manifest = world.manifest("p", &format!("{steps}{}", spec.trim_start()));
+    world.file("orders.csv", "id,city,amount\n1,Oslo,1.50\n2,Bern\n");
+    // Killed between its steps: the next attempt has the second step only.
+    let killed = world.attempt(&manifest, "one", "2027-03-01T02:00:00Z", &[("REPORT_CRASH_AT", "after_ledger")]);
+    assert_eq!(killed.code, None, "{}", killed.output);
+    world.attempt(&manifest, "one", "2027-03-01T02:00:00Z", &[]).ok();
+    let row = "orders|orders.csv|3|∅|input_malformed|2,Bern|∅";
+    assert_eq!(world.rows(REJECTED).await, [row, row]);
+}

@@ -93,6 +93,8 @@ async fn what_was_left_out_is_told_until_a_run_fills_it() {
     assert_eq!(missing(&of("04", "05").ok()).unwrap().0, 2);
     let message = of("03", "05").failed(10, "interval_overlaps");
     assert!(message.contains("[2027-03-01T04:00:00Z, 2027-03-01T05:00:00Z), which is committed"), "{message}");
+    let refused = of("03", "05");
+    assert_eq!(missing(refused.result.as_ref().unwrap()).unwrap().0, 2, "a run that fails tells of them too");
     assert_eq!(missing(&of("02", "04").ok()).unwrap().0, 1);
     assert_eq!(missing(&of("00", "01").ok()), None);
     assert_eq!(of("01", "03").ok().state, State::Skipped);

@@ -350,3 +350,26 @@ async fn on_a_laptop_it_is_a_table_of_the_file() {
         assert_eq!(sqlite_rows(&file, &format!("SELECT id, city FROM {table}")).await, ["1|Oslo"]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_keeps_rejected_rows_and_is_read_by_a_plan() {
+    let world = World::new().await;
+    let columns = "columns: [{name: id, type: int64, required: true}]";
+    let spec = format!(
+        "sources: [{{name: t, file: {{path: t.csv}}, {columns}, onBadRow: quarantine, maxBadRows: {{count: 9}}}}]\nsinks: [{{name: t, from: t, {}}}]",
+        MYSQL.sink("t")
+    );
+    let manifest = world.manifest("p", &spec);
+    for bad in ["1\nx\ny\n", "1\nz\n"] {
+        world.file("t.csv", format!("id\n{bad}"));
+        world.attempt(&manifest, "one", "2026-01-01T00:00:00Z", &[("REPORT_CRASH_AT", "after_stage")]);
+    }
+    world.attempt(&manifest, "one", "2026-01-01T00:00:00Z", &[]).ok();
+    let rejected = format!(
+        "SELECT run_id, source, line, column_name, code, raw FROM report_operator.rejected WHERE identity = '{}/p'",
+        world.name.replace('_', "-")
+    );
+    assert_eq!(MYSQL.rows(&world, &rejected).await, ["one|t|3|id|value_invalid|z"]);
+    let plan = world.worker(&["plan", manifest.to_str().unwrap()], &[]);
+    assert!(plan.code == Some(0) && plan.output.contains("committed up to 2026-01-01T00:00:00Z"), "{}", plan.output);
+}
