@@ -451,6 +451,8 @@ pub enum SinkKind {
         schema: String,
         /// The table's name.
         table: String,
+        /// The most connections that stage rows at the same time.
+        connections_max: u32,
     },
     /// A table in MySQL or MariaDB.
     Mysql {

@@ -6,6 +6,7 @@
 //! left out and counted where the manifest says so, never a guess: nothing is rounded, cut or replaced.
 //! Errors: `input_malformed`, `encoding_invalid`, `column_missing`, `value_invalid`, `type_unsupported`.
 
+mod blocks;
 mod contract;
 mod csv;
 mod frame;
@@ -16,6 +17,7 @@ mod literal;
 pub(crate) mod names;
 mod ndjson;
 mod object;
+mod parallel;
 mod parquet;
 mod rows;
 mod text;
@@ -58,7 +60,8 @@ impl std::fmt::Debug for Decoder {
 }
 
 /// Opens an input. Blocking: call it, and drive `batches`, on a blocking thread. Memory: one batch of at most
-/// [`BATCH_ROWS_MAX`] rows and about [`BATCH_BYTES_MAX`] bytes, whatever the input's size.
+/// [`BATCH_ROWS_MAX`] rows and about [`BATCH_BYTES_MAX`] bytes, whatever the input's size, and for each thread that
+/// [`parallel`] uses a few smaller ones.
 pub fn open(input: &RawInput, source: &CheckedSource, log: &Arc<SourceLog>) -> Result<Decoder> {
     match &source.format {
         FormatKind::Csv(format) => csv::open(input, source, format, log),

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod quote;
 pub mod raw;
 pub mod rejected;
+mod row_groups;
 pub mod run;
 mod scratch;
 pub mod session;

@@ -9,8 +9,9 @@ use crate::error::{Code, RunError};
 const DEFAULT_BYTES: u64 = 1 << 30;
 /// The watchdog ends the run at this share of the limit.
 const LIMIT_SHARE: f64 = 0.9;
-/// How often the watchdog looks. A run takes at most some 100 MB/s, so that 10% of a small container last longer.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+/// How often the watchdog looks. Decoders take up to some 500 MB/s, so that 10% of a small container last longer; a look
+/// takes some 20 µs.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
 static PEAK_BYTES: AtomicU64 = AtomicU64::new(0);
 

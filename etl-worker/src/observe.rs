@@ -7,6 +7,7 @@ use std::task::Poll;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use report_api::checked::CheckedCheck;
 
@@ -16,6 +17,16 @@ use crate::session::sql_error;
 
 /// Rows of a table, as a sink takes them.
 pub type RowStream = futures::stream::BoxStream<'static, Result<RecordBatch>>;
+
+/// What a sink is given to stage.
+pub struct Incoming {
+    /// The rows' columns.
+    pub schema: SchemaRef,
+    /// The rows.
+    pub rows: RowStream,
+    /// The run's SQL session, for a sink that needs them in another order.
+    pub session: SessionContext,
+}
 
 /// Rows that an observer sees pass, to the last one.
 pub(crate) fn observed(stream: SendableRecordBatchStream, observer: Option<Arc<Observer>>, field: &str) -> RowStream {

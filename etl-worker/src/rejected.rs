@@ -56,7 +56,7 @@ pub struct SourceLog {
     field: String,
     file: Option<String>,
     policy: BadRows,
-    masks: Masks,
+    masks: Arc<Masks>,
     known: Option<RecordedColumns>,
     rows: AtomicU64,
     bad_rows: AtomicU64,
@@ -70,6 +70,19 @@ struct Kept {
     bytes: usize,
     /// The first bad rows, for messages.
     places: Vec<String>,
+}
+
+impl Kept {
+    fn has_room(&self) -> bool {
+        self.rows.len() < ROWS_KEPT_MAX && self.bytes < KEPT_BYTES_MAX
+    }
+
+    fn keep(&mut self, row: RejectedRow) {
+        if self.has_room() {
+            self.bytes += row.raw.as_ref().map_or(0, String::len) + row.reason.len();
+            self.rows.push(row);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -93,7 +106,7 @@ impl SourceLog {
             field: source.field.clone(),
             file: file_name(&source.kind),
             policy: source.bad_rows,
-            masks,
+            masks: Arc::new(masks),
             // What was read by another manifest says nothing about this one.
             known: known.filter(|known| known.manifest == mark),
             rows: AtomicU64::new(0),
@@ -107,6 +120,50 @@ impl SourceLog {
     pub(crate) fn of_survey(source: &CheckedSource) -> Arc<Self> {
         let any = BadRows::Skip(BadRowsMax { count: None, ratio: None });
         Arc::new(Self::new(&CheckedSource { bad_rows: any, ..source.clone() }, Masks::default(), None))
+    }
+
+    /// A log of a part of the source, which [`SourceLog::take_over`] adds to this one. It has no limit of its own.
+    pub(crate) fn of_block(&self) -> Self {
+        let any = BadRowsMax { count: None, ratio: None };
+        Self {
+            name: self.name.clone(),
+            field: self.field.clone(),
+            file: self.file.clone(),
+            policy: match self.policy {
+                BadRows::Fail => BadRows::Fail,
+                BadRows::Quarantine(_) => BadRows::Quarantine(any),
+                BadRows::Skip(_) => BadRows::Skip(any),
+            },
+            masks: Arc::clone(&self.masks),
+            known: None,
+            rows: AtomicU64::new(0),
+            bad_rows: AtomicU64::new(0),
+            kept: Mutex::default(),
+            columns: Mutex::default(),
+        }
+    }
+
+    /// Adds what was said of a part of the source. The error is that there are more bad rows than may be.
+    pub(crate) fn take_over(&self, block: &Self) -> Result<()> {
+        self.rows.fetch_add(block.rows.load(Ordering::Relaxed), Ordering::Relaxed);
+        let bad_rows = block.bad_rows();
+        if bad_rows == 0 {
+            return Ok(());
+        }
+        let bad_rows = self.bad_rows.fetch_add(bad_rows, Ordering::Relaxed) + bad_rows;
+        let (mut kept, block) = (lock(&self.kept), std::mem::take(&mut *lock(&block.kept)));
+        let places_left = PLACES_SHOWN.saturating_sub(kept.places.len());
+        kept.places.extend(block.places.into_iter().take(places_left));
+        for row in block.rows {
+            kept.keep(row);
+        }
+        drop(kept);
+        match self.policy {
+            BadRows::Quarantine(max) | BadRows::Skip(max) if max.count.is_some_and(|count| bad_rows > count) => {
+                Err(self.exceeded(max))
+            }
+            BadRows::Fail | BadRows::Quarantine(_) | BadRows::Skip(_) => Ok(()),
+        }
     }
 
     /// The columns in the last good run by the same manifest.
@@ -172,10 +229,8 @@ impl SourceLog {
             let column = column.map_or_else(String::new, |column| format!(", column {column}"));
             kept.places.push(format!("{line}{column} ({})", error.code.as_str()));
         }
-        if keeps && kept.rows.len() < ROWS_KEPT_MAX && kept.bytes < KEPT_BYTES_MAX {
-            let row = self.row(line, column, &error, &raw());
-            kept.bytes += row.raw.as_ref().map_or(0, String::len) + row.reason.len();
-            kept.rows.push(row);
+        if keeps && kept.has_room() {
+            kept.keep(self.row(line, column, &error, &raw()));
         }
         drop(kept);
         if max.count.is_some_and(|count| bad_rows > count) { Err(self.exceeded(max)) } else { Ok(()) }
@@ -226,7 +281,7 @@ impl SourceLog {
         RunError::at(Code::BadRowsExceeded, format!("{}.maxBadRows", self.field), message)
     }
 
-    fn rejected(&self) -> Vec<RejectedRow> {
+    pub(crate) fn rejected(&self) -> Vec<RejectedRow> {
         lock(&self.kept).rows.clone()
     }
 

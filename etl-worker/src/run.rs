@@ -29,6 +29,7 @@ use crate::error::{Code, Result, RunError};
 use crate::fill;
 use crate::intervals::{self, Planned};
 use crate::ledger::{self, Ledger, Memory, Prepared, State};
+use crate::observe::Incoming;
 use crate::raw::Raw;
 use crate::session::{self, Parameters};
 use crate::sink::{self, Owner, PreparedSink, Sink};
@@ -307,7 +308,8 @@ async fn stage(
     let mut staged = Vec::with_capacity(sinks.len());
     for (at, (spec, sink)) in checked.sinks.iter().zip(sinks).enumerate() {
         let (schema, rows) = tables.rows(&spec.from, &sink.order(), &format!("{}.from", spec.field)).await?;
-        let prepared = sink.stage(epoch, interval, schema, rows).await?;
+        let incoming = Incoming { schema, rows, session: tables.session() };
+        let prepared = sink.stage(epoch, interval, incoming).await?;
         env.progress.step("stage", &spec.name, &format!("{} rows", prepared.rows));
         staged.push(prepared);
         crash::point(&format!("after_stage_{at}"));

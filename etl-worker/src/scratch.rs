@@ -4,12 +4,12 @@ use std::path::Path;
 
 use arrow::datatypes::SchemaRef;
 use futures::TryStreamExt;
-use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use crate::error::{Code, Result, RunError};
 use crate::observe::RowStream;
+use crate::row_groups::ParquetFile;
 
 /// A row group is written when it holds this much, so that memory stays bounded however wide the rows are.
 const ROW_GROUP_BYTES_MAX: usize = 16 << 20;
@@ -25,15 +25,13 @@ pub(crate) async fn write(path: &Path, schema: SchemaRef, mut rows: RowStream, f
         .set_compression(Compression::SNAPPY)
         .set_statistics_enabled(EnabledStatistics::None)
         .build();
-    let mut writer = AsyncArrowWriter::try_new(file, schema, Some(properties)).map_err(|error| failed(error.into()))?;
+    let file = ParquetFile::new(file, schema, properties, ROW_GROUP_BYTES_MAX);
+    let mut file = file.map_err(|error| failed(error.into()))?;
     let mut count = 0;
     while let Some(batch) = rows.try_next().await? {
         count += batch.num_rows() as u64;
-        writer.write(&batch).await.map_err(|error| failed(error.into()))?;
-        if writer.in_progress_size() > ROW_GROUP_BYTES_MAX {
-            writer.flush().await.map_err(|error| failed(error.into()))?;
-        }
+        file.write(&batch).await.map_err(|error| failed(error.into()))?;
     }
-    writer.close().await.map_err(|error| failed(error.into()))?;
+    file.finish().await.map_err(|error| failed(error.into()))?;
     Ok(count)
 }

@@ -1,22 +1,30 @@
 //! The one DataFusion session of a run: its SQL dialect, its memory and its disk, and what its errors mean.
 
+use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr, Value, visit_expressions_mut};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use futures::{StreamExt, TryStreamExt};
 use report_api::checked::Checked;
 use report_api::interval::Interval;
 
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
+use crate::observe::RowStream;
 use crate::{intervals, quote};
 
 /// Rows in a batch: DataFusion's own choice, large enough to be quick and small enough for wide rows.
@@ -25,8 +33,10 @@ pub const BATCH_ROWS: usize = 8192;
 const OTHER_BYTES: u64 = 112 << 20;
 /// The least that DataFusion gets: below it, sorting can't spill.
 const POOL_BYTES_MIN: u64 = 32 << 20;
-/// Operators that work beside each other each hold memory; two are enough for the containers that runs have.
-const PARTITIONS_MAX: usize = 2;
+/// Memory that another partition of the SQL engine is worth: operators that work beside each other each hold some.
+const PARTITION_BYTES: u64 = 256 << 20;
+/// Partitions that any container has room for, if it has as many cores.
+const PARTITIONS_MIN: usize = 2;
 
 /// What SQL may ask of its run: `$interval_start`, `$interval_end` and `$run_id`.
 #[derive(Clone, Debug)]
@@ -104,10 +114,11 @@ pub fn open(env: &Env, parameters: Parameters) -> Result<SessionContext> {
         .map_err(|error| RunError::new(Code::Internal, "can't set up the SQL engine").caused_by(error))?;
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let by_memory = usize::try_from(env.memory_bytes / PARTITION_BYTES).unwrap_or(usize::MAX);
     let mut config = SessionConfig::new()
         .with_extension(Arc::new(parameters))
         .with_batch_size(BATCH_ROWS)
-        .with_target_partitions(cores.min(PARTITIONS_MAX))
+        .with_target_partitions(cores.min(by_memory.max(PARTITIONS_MIN)))
         .with_information_schema(false);
     let options = config.options_mut();
     options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
@@ -121,6 +132,49 @@ pub fn open(env: &Env, parameters: Parameters) -> Result<SessionContext> {
     // small containers.
     options.execution.sort_spill_reservation_bytes = 4 << 20;
     Ok(SessionContext::new_with_config_rt(config, runtime))
+}
+
+/// The same rows in the order of these columns; what doesn't fit into memory goes to scratch.
+pub async fn sorted(
+    context: &SessionContext,
+    schema: &SchemaRef,
+    rows: RowStream,
+    by: &[String],
+    field: &str,
+) -> Result<RowStream> {
+    let once = Once { schema: Arc::clone(schema), rows: Mutex::new(Some(rows)) };
+    let failed = |error| sql_error(error, field);
+    let table = StreamingTable::try_new(Arc::clone(schema), vec![Arc::new(once)]).map_err(failed)?;
+    let keys = by.iter().map(|column| datafusion::prelude::ident(column).sort(true, true)).collect();
+    let frame = context.read_table(Arc::new(table)).and_then(|frame| frame.sort(keys)).map_err(failed)?;
+    let owned = field.to_owned();
+    let rows = frame.execute_stream().await.map_err(failed)?;
+    Ok(rows.map_err(move |error| sql_error(error, &owned)).boxed())
+}
+
+/// Rows that can be read once.
+struct Once {
+    schema: SchemaRef,
+    rows: Mutex<Option<RowStream>>,
+}
+
+impl fmt::Debug for Once {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Once").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl PartitionStream for Once {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = self.rows.lock().ok().and_then(|mut rows| rows.take());
+        let rows = rows.unwrap_or_else(|| futures::stream::empty().boxed());
+        let rows = rows.map_err(|error| DataFusionError::External(Box::new(error)));
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
+    }
 }
 
 /// DataFusion's share of the memory: half of what is left for data, since it counts only its large holders.

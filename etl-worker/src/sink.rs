@@ -9,7 +9,6 @@ mod passing;
 pub mod postgres;
 pub mod sqlite;
 
-use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use report_api::checked::{CheckedSink, SinkKind, SinkMode};
 use report_api::interval::Interval;
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
 use crate::error::Result;
-use crate::observe::RowStream;
+use crate::observe::Incoming;
 
 /// A place that rows are written to.
 ///
@@ -52,13 +51,7 @@ pub trait Sink: Send {
     }
 
     /// Writes the rows of an interval to where no reader sees them, and checks that they can be committed.
-    async fn stage(
-        &mut self,
-        epoch: u64,
-        interval: &Interval,
-        schema: SchemaRef,
-        rows: RowStream,
-    ) -> Result<PreparedSink>;
+    async fn stage(&mut self, epoch: u64, interval: &Interval, incoming: Incoming) -> Result<PreparedSink>;
 
     /// Whether this was committed.
     async fn is_committed(&mut self, prepared: &PreparedSink, interval: &Interval) -> Result<bool>;
@@ -189,10 +182,10 @@ impl Owner {
 /// Opens a sink. Databases are connected when they are first asked something.
 pub fn open<'a>(spec: &'a CheckedSink, owner: &Owner, env: &'a Env) -> Result<Box<dyn Sink + 'a>> {
     Ok(match &spec.kind {
-        SinkKind::Postgres { connection, schema, table } => {
+        SinkKind::Postgres { connection, schema, table, connections_max } => {
             let field = format!("{}.postgres.connection", spec.field);
             let url = env.secret(connection, &field)?;
-            Box::new(postgres::PostgresSink::new(spec, owner.clone(), url, schema, table)?)
+            Box::new(postgres::PostgresSink::new(spec, owner.clone(), url, schema, table, *connections_max)?)
         }
         SinkKind::Mysql { connection, database, table } => {
             let field = format!("{}.mysql.connection", spec.field);

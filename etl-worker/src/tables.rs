@@ -190,6 +190,11 @@ impl<'a> Tables<'a> {
         Ok((schema, observed(stream, observer, field)))
     }
 
+    /// The session in which all of this is.
+    pub fn session(&self) -> SessionContext {
+        self.context.clone()
+    }
+
     /// The rows of a SELECT.
     pub async fn query(&self, sql: &str, field: &str) -> Result<(SchemaRef, RowStream)> {
         let frame = session::query(&self.context, sql, field).await?;

@@ -9,6 +9,10 @@ const PARTITION_COLUMNS_MAX: usize = 8;
 /// Indexes of a table that a sink creates, and columns of one: MySQL takes 16 columns.
 const INDEXES_MAX: usize = 16;
 const PATH_CHARS_MAX: usize = 1024;
+/// Connections of one sink: a database serves a hundred or so in all.
+const CONNECTIONS_MAX: u32 = 16;
+/// As many as the CPUs that most workers have.
+const CONNECTIONS_DEFAULT: u32 = 2;
 /// The schema of the ledger.
 const LEDGER_SCHEMA: &str = "report_operator";
 /// MySQL's own databases.
@@ -195,10 +199,17 @@ fn postgres_table(field: &str, postgres: &PostgresSink, problems: &mut Problems)
     if table.starts_with(STAGING_PREFIX) {
         problems.add(at, format!("tables that begin with {STAGING_PREFIX} are the operator's own; write another one"));
     }
+    if let Some(connections) = postgres.max_connections
+        && !(1..=CONNECTIONS_MAX).contains(&connections)
+    {
+        let message = format!("{connections} is not within 1 and {CONNECTIONS_MAX}");
+        problems.add(format!("{field}.maxConnections"), message);
+    }
     usable.then(|| SinkKind::Postgres {
         connection: (&postgres.connection.secret_ref).into(),
         schema: schema.to_owned(),
         table: table.to_owned(),
+        connections_max: postgres.max_connections.unwrap_or(CONNECTIONS_DEFAULT),
     })
 }
 
@@ -328,8 +339,8 @@ pub(super) fn check_targets(sinks: &[CheckedSink], problems: &mut Problems) {
 fn shared(one: &SinkKind, other: &SinkKind) -> Option<String> {
     match (one, other) {
         (
-            SinkKind::Postgres { connection, schema, table },
-            SinkKind::Postgres { connection: connection2, schema: schema2, table: table2 },
+            SinkKind::Postgres { connection, schema, table, .. },
+            SinkKind::Postgres { connection: connection2, schema: schema2, table: table2, .. },
         ) => (connection == connection2 && schema == schema2 && table == table2)
             .then(|| format!("the table {schema}.{table}")),
         (

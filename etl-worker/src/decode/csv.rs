@@ -6,6 +6,7 @@
 //! error: nobody can say which rows are inside it. Memory: one record and one batch.
 
 use std::borrow::Cow;
+use std::io::Read;
 use std::sync::Arc;
 
 use report_api::checked::{CheckedColumn, CheckedSource, CsvFormat};
@@ -13,16 +14,21 @@ use report_api::column::ColumnType;
 use report_api::format::Encoding;
 
 use super::Decoder;
+use super::blocks::{BLOCK_BYTES, Block, Blocks};
 use super::contract::{self, Found};
 use super::frame::{Broken, Dialect, Field, Framer, Record, undouble};
 use super::infer::Inference;
 use super::input;
 use super::names;
+use super::parallel;
 use super::rows::{Place, Records, Rows, decoder};
 use super::text::{self, decode};
 use crate::error::{Code, Result, RunError};
 use crate::rejected::SourceLog;
 use crate::source::RawInput;
+
+/// Inputs from this size on are decoded by several threads: below it one is done before others have begun.
+const PARALLEL_BYTES_MIN: u64 = 8 << 20;
 
 /// Opens separated values and reads their header.
 pub(super) fn open(
@@ -35,8 +41,7 @@ pub(super) fn open(
     if !format.header {
         let columns = &source.columns;
         let cells = (0..columns.len()).map(Some).collect();
-        let (width, scratch) = (columns.len(), Scratch::default());
-        return Ok(decoder(columns, log, CsvRows { file, columns: columns.clone(), cells, width, scratch }));
+        return rows(file, Table { columns: columns.clone(), cells, width: columns.len() }, input, log);
     }
     let names = file.header()?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -44,8 +49,33 @@ pub(super) fn open(
     let infer = || infer(input, source, format, &names);
     let settled = contract::settle(source, &found, log, infer)?;
     let cells = names::find(&settled, &names, &source.field)?;
-    let (width, scratch) = (names.len(), Scratch::default());
-    Ok(decoder(&settled, log, CsvRows { file, columns: settled.clone(), cells, width, scratch }))
+    rows(file, Table { columns: settled.clone(), cells, width: names.len() }, input, log)
+}
+
+/// The rows that follow, by several threads where there are many.
+fn rows(
+    file: CsvFile<input::Reader>,
+    table: Table,
+    input: &RawInput,
+    log: &Arc<SourceLog>,
+) -> Result<Decoder> {
+    let (table, threads) = (Arc::new(table), parallel::threads());
+    if threads == 1 || input.bytes < PARALLEL_BYTES_MIN {
+        return Ok(decoder(&table.columns, log, CsvRows::new(file, &table)));
+    }
+    let (source, format) = (Arc::clone(&file.source), Arc::clone(&file.format));
+    let dialect = file.framer.dialect();
+    let (reader, rest, line) = file.framer.into_rest().map_err(|broken| explain(broken, &source))?;
+    let mut blocks = Blocks::new(reader, dialect, record_bytes_max(&source), BLOCK_BYTES, rest, line);
+    let cut_for = Arc::clone(&source);
+    let next = move || blocks.next().map_err(|broken| explain(broken, &cut_for));
+    let columns = table.columns.clone();
+    let records = move |block: Block| {
+        let framer = Framer::over(block.bytes, dialect, block.line);
+        let (source, format) = (Arc::clone(&source), Arc::clone(&format));
+        CsvRows::new(CsvFile { source, format, framer, fields: Vec::new() }, &table)
+    };
+    parallel::blocks(&columns, log, threads, next, records)
 }
 
 /// The columns of an input without a contract, from all of its values.
@@ -75,15 +105,26 @@ fn infer(
     Ok(names.iter().map(|name| (*name).to_owned()).zip(types.iter().map(Inference::column_type)).collect())
 }
 
-/// Records as the rows of a contract.
-struct CsvRows {
-    file: CsvFile,
+/// What fields are which columns.
+struct Table {
     columns: Vec<CheckedColumn>,
     /// For each column the index of its field.
     cells: Vec<Option<usize>>,
     /// How many fields a record has to have.
     width: usize,
+}
+
+/// Records as the rows of a contract.
+struct CsvRows<R> {
+    file: CsvFile<R>,
+    table: Arc<Table>,
     scratch: Scratch,
+}
+
+impl<R: Read> CsvRows<R> {
+    fn new(file: CsvFile<R>, table: &Arc<Table>) -> Self {
+        Self { file, table: Arc::clone(table), scratch: Scratch::default() }
+    }
 }
 
 /// Where a field is put together whose bytes in the input are not its text.
@@ -92,9 +133,10 @@ struct Scratch {
     bytes: Vec<u8>,
 }
 
-impl Records for CsvRows {
+impl<R: Read + Send + 'static> Records for CsvRows<R> {
     fn read(&mut self, rows: &mut Rows) -> Result<bool> {
-        let Self { file, columns, cells, width, scratch } = self;
+        let Self { file, table, scratch } = self;
+        let Table { columns, cells, width } = &**table;
         let Some(record) = file.next()? else { return Ok(false) };
         let file = &*file;
         let place = Place::Line(record.line);
@@ -134,47 +176,35 @@ impl Records for CsvRows {
 }
 
 /// A file of records.
-struct CsvFile {
-    source: CheckedSource,
-    format: CsvFormat,
-    framer: Framer<input::Reader>,
+struct CsvFile<R> {
+    source: Arc<CheckedSource>,
+    format: Arc<CsvFormat>,
+    framer: Framer<R>,
     fields: Vec<Field>,
 }
 
-impl CsvFile {
+impl CsvFile<input::Reader> {
     fn open(input: &RawInput, source: &CheckedSource, format: &CsvFormat) -> Result<Self> {
         let (reader, budget) = input::open(input, source)?;
         // The framer keeps to the limit by itself.
         budget.suspend();
         let CsvFormat { delimiter, quote, comment, trim, .. } = *format;
-        let max = usize::try_from(source.record_bytes_max).unwrap_or(usize::MAX);
-        let framer = Framer::new(reader, Dialect { delimiter, quote, comment, trim }, max);
-        let mut file = Self { source: source.clone(), format: format.clone(), framer, fields: Vec::new() };
+        let framer = Framer::new(reader, Dialect { delimiter, quote, comment, trim }, record_bytes_max(source));
+        let fields = Vec::new();
+        let mut file = Self { source: Arc::new(source.clone()), format: Arc::new(format.clone()), framer, fields };
         for _ in 0..format.skip_lines {
             let skipped = file.framer.skip_line();
-            skipped.map_err(|broken| file.broken(broken))?;
+            skipped.map_err(|broken| explain(broken, source))?;
         }
         Ok(file)
     }
+}
 
+impl<R: Read> CsvFile<R> {
     /// Finds the next record; None at the end.
     fn next(&mut self) -> Result<Option<Record>> {
         let next = self.framer.next(&mut self.fields);
-        next.map_err(|broken| self.broken(broken))
-    }
-
-    fn broken(&self, broken: Broken) -> RunError {
-        let malformed = |message: String| RunError::at(Code::InputMalformed, &self.source.field, message);
-        match broken {
-            Broken::Read(error) => input::explain(error, &self.source),
-            Broken::OpenQuote(line) => malformed(format!(
-                "line {line}: a quote is opened that is never closed; close it, or set format.csv.quote to \"\" if quotes are plain text"
-            )),
-            Broken::TooLong(line) => malformed(format!(
-                "line {line}: {}; is there a quote that is never closed?",
-                input::too_long(&self.source)
-            )),
-        }
+        next.map_err(|broken| explain(broken, &self.source))
     }
 
     /// Reads the names in the header.
@@ -275,5 +305,23 @@ impl CsvFile {
                 "line {line} has {fields} field{plural}, {owner} has {width}; put fields that hold a delimiter or a line break in quotes",
             ),
         )
+    }
+}
+
+fn record_bytes_max(source: &CheckedSource) -> usize {
+    usize::try_from(source.record_bytes_max).unwrap_or(usize::MAX)
+}
+
+/// Why there is no record, in our terms.
+fn explain(broken: Broken, source: &CheckedSource) -> RunError {
+    let malformed = |message: String| RunError::at(Code::InputMalformed, &source.field, message);
+    match broken {
+        Broken::Read(error) => input::explain(error, source),
+        Broken::OpenQuote(line) => malformed(format!(
+            "line {line}: a quote is opened that is never closed; close it, or set format.csv.quote to \"\" if quotes are plain text"
+        )),
+        Broken::TooLong(line) => {
+            malformed(format!("line {line}: {}; is there a quote that is never closed?", input::too_long(source)))
+        }
     }
 }

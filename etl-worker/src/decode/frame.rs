@@ -4,7 +4,7 @@
 //! copied, and whether a field was in quotes stays known, which tells an empty text from NULL. Memory: the buffer, which
 //! grows to the longest record and is small again after it.
 
-use std::io::{Error as IoError, ErrorKind, Read};
+use std::io::{Empty, Error as IoError, ErrorKind, Read};
 use std::ops::Range;
 
 use memchr::{memchr, memchr_iter, memchr2, memchr3};
@@ -82,6 +82,19 @@ impl<R: Read> Framer<R> {
     pub(super) fn new(reader: R, dialect: Dialect, record_bytes_max: usize) -> Self {
         let buffer = vec![0; BUFFER_BYTES];
         Self { reader, dialect, buffer, start: 0, end: 0, is_last: false, line: 1, after_cr: false, record_bytes_max }
+    }
+
+    /// The bytes that mean something.
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// What is not yet read, to be framed by others: the reader, what was read and not given out, and its line.
+    pub(super) fn into_rest(mut self) -> Result<(R, Vec<u8>, u64), Broken> {
+        self.skip_line_feed()?;
+        self.buffer.truncate(self.end);
+        self.buffer.drain(..self.start);
+        Ok((self.reader, self.buffer, self.line))
     }
 
     /// Bytes of the record that was found last.
@@ -246,6 +259,25 @@ impl<R: Read> Framer<R> {
         }
         // A record that ends with the input is whole only now.
         Ok(self.end > before)
+    }
+}
+
+impl Framer<Empty> {
+    /// The records of these bytes, the first of which is on this line.
+    pub(super) fn over(bytes: Vec<u8>, dialect: Dialect, line: u64) -> Self {
+        let end = bytes.len();
+        let reader = std::io::empty();
+        Self {
+            reader,
+            dialect,
+            buffer: bytes,
+            start: 0,
+            end,
+            is_last: true,
+            line,
+            after_cr: false,
+            record_bytes_max: usize::MAX,
+        }
     }
 }
 

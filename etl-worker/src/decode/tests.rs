@@ -436,6 +436,7 @@ fn a_schema_says_what_is_required_and_what_it_means() {
     assert_eq!(schema.field(0).metadata()["description"], "the first letter");
 }
 
+mod large_files;
 mod real_files;
 
 mod parquet {

@@ -1,14 +1,14 @@
 //! Sink `lake`: Parquet files under a prefix of the run's own, and a manifest that names the files that count.
 //!
 //! Manifests are numbered; each is written once, under the condition that nobody wrote that number before. A reader who
-//! goes by a manifest sees one run's state. Memory: one row group of one file, since rows come sorted by partition.
+//! goes by a manifest sees one run's state. Memory: the row groups in progress of a few files; where the rows have more partitions
+//! than that, they are sorted by them first.
 
 mod files;
 mod manifest;
 
-use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use report_api::checked::{CheckedSink, SinkMode};
 use report_api::interval::Interval;
 use report_api::sink::LakeCompression;
@@ -21,7 +21,8 @@ use super::{Owner, PreparedMode, PreparedSink, Sink, Window, refuse_empty};
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
 use crate::objects::{Folder, VersionLog};
-use crate::observe::RowStream;
+use crate::observe::Incoming;
+use crate::session;
 
 /// Where manifests and everything else that is no data are.
 const REPORT_FOLDER: &str = "_report";
@@ -36,6 +37,7 @@ pub struct LakeSink<'a> {
     owner: Owner,
     partition_by: &'a [String],
     compression: LakeCompression,
+    memory_bytes: u64,
     folder: Folder,
     manifests: VersionLog,
 }
@@ -52,7 +54,7 @@ impl<'a> LakeSink<'a> {
     ) -> Result<Self> {
         let folder = Folder::open(url, env, &format!("{}.lake.url", spec.field))?;
         let manifests = VersionLog::new(folder.clone(), &format!("{REPORT_FOLDER}/manifests"), MANIFESTS_KEPT);
-        Ok(Self { spec, owner, partition_by, compression, folder, manifests })
+        Ok(Self { spec, owner, partition_by, compression, memory_bytes: env.memory_bytes, folder, manifests })
     }
 
     async fn newest(&self) -> Result<LakeManifest> {
@@ -207,17 +209,8 @@ impl Sink for LakeSink<'_> {
         self.remove_unnamed(epoch, keep.map(|keep| keep.staging.as_str())).await
     }
 
-    fn order(&self) -> Vec<String> {
-        self.partition_by.to_vec()
-    }
-
-    async fn stage(
-        &mut self,
-        epoch: u64,
-        _interval: &Interval,
-        schema: SchemaRef,
-        mut rows: RowStream,
-    ) -> Result<PreparedSink> {
+    async fn stage(&mut self, epoch: u64, _interval: &Interval, incoming: Incoming) -> Result<PreparedSink> {
+        let Incoming { schema, mut rows, session } = incoming;
         let manifest = self.newest().await?;
         let columns: Vec<LakeColumn> = schema
             .fields()
@@ -228,7 +221,11 @@ impl Sink for LakeSink<'_> {
         let staging = format!("r{epoch:08}-{}", self.owner.tag(&self.spec.name));
         let mut files = Files::new(self, &schema, &staging)?;
         while let Some(batch) = rows.try_next().await? {
-            files.write(&batch).await?;
+            if !files.write(&batch).await? {
+                files.become_sorted().await?;
+                let rest = futures::stream::once(std::future::ready(Ok(batch))).chain(rows).boxed();
+                rows = session::sorted(&session, &schema, rest, self.partition_by, &self.spec.field).await?;
+            }
         }
         let files = files.finish().await?;
         let count = files.iter().map(|file| file.rows).sum();

@@ -27,7 +27,7 @@ use super::passing::{self, Load};
 use super::postgres::Database;
 use super::{Owner, PreparedMode, PreparedSink, Sink, Window, refuse_empty};
 use crate::error::{Code, Result, RunError};
-use crate::observe::RowStream;
+use crate::observe::Incoming;
 use crate::quote::ident;
 
 /// A table in MySQL or MariaDB.
@@ -198,13 +198,8 @@ impl Sink for MysqlSink<'_> {
         passing::order(self.spec)
     }
 
-    async fn stage(
-        &mut self,
-        epoch: u64,
-        interval: &Interval,
-        schema: SchemaRef,
-        rows: RowStream,
-    ) -> Result<PreparedSink> {
+    async fn stage(&mut self, epoch: u64, interval: &Interval, incoming: Incoming) -> Result<PreparedSink> {
+        let Incoming { schema, rows, .. } = incoming;
         let load = Load::new(self.spec, &schema, interval)?;
         let mut connection = self.connection().await?;
         staging::refuse_unknown_types(&schema, &self.spec.field)?;

@@ -47,10 +47,12 @@ pub async fn look(
     env: &Env,
 ) -> Result<Outlook> {
     match &spec.kind {
-        SinkKind::Postgres { connection, schema: schema_name, table } => {
+        SinkKind::Postgres { connection, schema: schema_name, table, connections_max } => {
             let field = format!("{}.postgres.connection", spec.field);
             let url = env.secret(connection, &field)?;
-            postgres::PostgresSink::new(spec, owner.clone(), url, schema_name, table)?.outlook(schema, interval).await
+            postgres::PostgresSink::new(spec, owner.clone(), url, schema_name, table, *connections_max)?
+                .outlook(schema, interval)
+                .await
         }
         // Of a table there no more is told than where it is.
         SinkKind::Mysql { connection, database, table } => {

@@ -1,7 +1,8 @@
 //! Sink `postgres`: rows are copied into a table of the run's own, then committed in one transaction.
 //!
 //! The run's table stands beside the target and is logged, so that it survives a crash of the database. Replace swaps
-//! it in by renaming where nothing depends on the target, and deletes and inserts otherwise. Memory: two batches.
+//! it in by renaming where nothing depends on the target, and deletes and inserts otherwise. Memory: two batches and two
+//! MiB for each connection that copies.
 //! Needs: the rights to create tables in the target's schema, and once to create the schema `report_operator`.
 
 mod catalog;
@@ -26,7 +27,7 @@ use super::database::{self, Counting, Dialect, Place, signed, unsigned};
 use super::passing::{self, Load};
 use super::{Owner, PreparedMode, PreparedSink, Sink, Window, refuse_empty};
 use crate::error::{Result, RunError};
-use crate::observe::RowStream;
+use crate::observe::Incoming;
 use crate::quote::ident;
 
 /// A table in PostgreSQL.
@@ -36,13 +37,21 @@ pub struct PostgresSink<'a> {
     options: PgConnectOptions,
     schema: &'a str,
     table: &'a str,
+    connections_max: u32,
 }
 
 impl<'a> PostgresSink<'a> {
     /// The sink for a table of the database at a connection URL.
-    pub fn new(spec: &'a CheckedSink, owner: Owner, url: &str, schema: &'a str, table: &'a str) -> Result<Self> {
+    pub fn new(
+        spec: &'a CheckedSink,
+        owner: Owner,
+        url: &str,
+        schema: &'a str,
+        table: &'a str,
+        connections_max: u32,
+    ) -> Result<Self> {
         let options = options(url, &format!("{}.postgres.connection", spec.field))?;
-        Ok(Self { spec, owner, options, schema, table })
+        Ok(Self { spec, owner, options, schema, table, connections_max })
     }
 
     async fn connection(&self) -> Result<PgConnection> {
@@ -206,13 +215,8 @@ impl Sink for PostgresSink<'_> {
         passing::order(self.spec)
     }
 
-    async fn stage(
-        &mut self,
-        epoch: u64,
-        interval: &Interval,
-        schema: SchemaRef,
-        rows: RowStream,
-    ) -> Result<PreparedSink> {
+    async fn stage(&mut self, epoch: u64, interval: &Interval, incoming: Incoming) -> Result<PreparedSink> {
+        let Incoming { schema, rows, .. } = incoming;
         let load = Load::new(self.spec, &schema, interval)?;
         let mut connection = self.connection().await?;
         copy::refuse_unknown_types(&schema, &self.spec.field)?;
@@ -232,7 +236,7 @@ impl Sink for PostgresSink<'_> {
             sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.map_err(|e| self.error(e))?;
         }
         let rows = load.pass(rows);
-        let count = copy::rows(&mut connection, self.schema, &staging, &schema, rows, self.spec).await?;
+        let (mut connection, count) = copy::rows(connection, self, &staging, &schema, rows).await?;
         refuse_empty(self.spec, count, target.as_ref().is_some_and(|target| target.has_rows))?;
         self.check_staged(&mut connection, &staging, &mode, target.as_ref(), &written).await?;
         for sql in staging::finish_staging(self.schema, &staging, &schema, target.as_ref(), &mode, self.spec) {

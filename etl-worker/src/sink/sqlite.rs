@@ -26,7 +26,7 @@ use super::database::{self, Counting, Dialect, Place, signed, unsigned};
 use super::passing::{self, Load};
 use super::{Owner, PreparedMode, PreparedSink, Sink, Window, refuse_empty};
 use crate::error::{Code, Result, RunError};
-use crate::observe::RowStream;
+use crate::observe::{Incoming, RowStream};
 use crate::quote::{ident, idents};
 
 /// Parameters of one INSERT; SQLite takes 32,766.
@@ -254,13 +254,8 @@ impl Sink for SqliteSink<'_> {
         passing::order(self.spec)
     }
 
-    async fn stage(
-        &mut self,
-        epoch: u64,
-        interval: &Interval,
-        schema: SchemaRef,
-        rows: RowStream,
-    ) -> Result<PreparedSink> {
+    async fn stage(&mut self, epoch: u64, interval: &Interval, incoming: Incoming) -> Result<PreparedSink> {
+        let Incoming { schema, rows, .. } = incoming;
         let load = Load::new(self.spec, &schema, interval)?;
         let mut connection = self.connection().await?;
         let target = self.check_target(&mut connection, &load).await?;

@@ -1,12 +1,22 @@
-//! Rows into a table by COPY BINARY.
+//! Rows into a table by COPY BINARY, over several connections when there are many.
 
-use arrow::datatypes::{DataType, SchemaRef};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{
+    DECIMAL64_MAX_PRECISION, DataType, Decimal64Type, Decimal128Type, Field, FieldRef, Schema, SchemaRef,
+};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
 use bytes::BytesMut;
 use futures::TryStreamExt;
 use pgpq::ArrowToPostgresBinaryEncoder;
-use report_api::checked::CheckedSink;
 use sqlx::postgres::PgConnection;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
 
+use super::PostgresSink;
 use super::connect::{Database, run_error};
 use crate::error::{Code, Result, RunError};
 use crate::observe::RowStream;
@@ -14,6 +24,8 @@ use crate::quote::{ident, idents};
 
 /// Bytes that are sent at once.
 const SEND_BYTES: usize = 1 << 20;
+/// Rows from which on another connection is worth its making.
+const ROWS_PER_CONNECTION: u64 = 200_000;
 
 /// The PostgreSQL type of a column.
 pub(super) fn type_name(type_: &DataType) -> Option<String> {
@@ -49,44 +61,161 @@ pub(super) fn refuse_unknown_types(schema: &SchemaRef, field: &str) -> Result<()
     }
 }
 
-/// Copies rows into a table and counts them.
+/// Copies rows into a table and counts them. The connection is given back. Where there are many rows and the sink may
+/// have more connections, others copy beside it: each row goes over one of them, in no order.
 pub(super) async fn rows(
-    connection: &mut PgConnection,
-    schema_name: &str,
+    connection: PgConnection,
+    sink: &PostgresSink<'_>,
     table: &str,
     schema: &SchemaRef,
     mut rows: RowStream,
-    spec: &CheckedSink,
-) -> Result<u64> {
-    let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
-    let sql = format!("COPY {}.{} ({}) FROM STDIN (FORMAT BINARY)", ident(schema_name), ident(table), idents(&names));
-    let encoding = |error: pgpq::error::ErrorKind| {
-        RunError::at(Code::TypeUnsupported, &spec.field, "rows can't be written in PostgreSQL's format")
-            .caused_by(error.to_string())
-    };
-    let failed = |error| run_error(error, &spec.field, &format!("{schema_name}.{table}"), Database::Sink);
+) -> Result<(PgConnection, u64)> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let connections_max = cores.min(usize::try_from(sink.connections_max).unwrap_or(1));
+    let (batches, given) = mpsc::channel(1);
+    let copy = Arc::new(Copy::new(sink, table, schema, given));
+    let mut copies = JoinSet::new();
+    copies.spawn(Arc::clone(&copy).run(connection));
 
-    let mut encoder = ArrowToPostgresBinaryEncoder::try_new(schema).map_err(encoding)?;
-    let mut buffer = BytesMut::with_capacity(SEND_BYTES * 2);
-    let mut copy = connection.copy_in_raw(&sql).await.map_err(failed)?;
-    encoder.write_header(&mut buffer).map_err(encoding)?;
-    loop {
-        match rows.try_next().await {
-            Ok(Some(batch)) => {
-                encoder.write_batch(&batch, &mut buffer).map_err(encoding)?;
-                while buffer.len() >= SEND_BYTES {
-                    copy.send(buffer.split_to(SEND_BYTES)).await.map_err(failed)?;
-                }
-            }
-            Ok(None) => break,
-            Err(error) => {
-                // The server throws away what it has; its answer to that says nothing new.
-                let _ = copy.abort("the rows ended with an error").await;
-                return Err(error);
+    let mut sent = 0;
+    let ended = loop {
+        let batch = match rows.try_next().await {
+            Ok(Some(batch)) => batch,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
+        sent += batch.num_rows() as u64;
+        if copies.len() < connections_max && sent > ROWS_PER_CONNECTION * copies.len() as u64 {
+            match sink.connection().await {
+                Ok(connection) => _ = copies.spawn(Arc::clone(&copy).run(connection)),
+                Err(error) => break Err(error),
             }
         }
+        tokio::select! {
+            biased;
+            Some(failed) = copies.join_next() => break Err(outcome(failed).err().unwrap_or_else(|| copy.lost())),
+            taken = batches.send(batch) => if taken.is_err() { break Err(copy.lost()) },
+        }
+    };
+    copy.is_complete.store(ended.is_ok(), Ordering::Release);
+    drop(batches);
+    let (mut connections, mut copied) = (Vec::new(), 0);
+    let mut first_error = ended.err();
+    while let Some(joined) = copies.join_next().await {
+        match outcome(joined) {
+            Ok((connection, rows)) => {
+                copied += rows;
+                connections.push(connection);
+            }
+            Err(error) => _ = first_error.get_or_insert(error),
+        }
     }
-    encoder.write_footer(&mut buffer).map_err(encoding)?;
-    copy.send(buffer).await.map_err(failed)?;
-    copy.finish().await.map_err(failed)
+    if let Some(error) = first_error {
+        return Err(error);
+    }
+    if copied != sent {
+        return Err(RunError::at(Code::Internal, &sink.spec.field, format!("{copied} of {sent} rows were copied")));
+    }
+    let first = connections.pop().ok_or_else(|| copy.lost())?;
+    for connection in connections {
+        let _ = sqlx::Connection::close(connection).await;
+    }
+    Ok((first, copied))
+}
+
+fn outcome<T>(joined: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    joined.unwrap_or_else(|panic| Err(RunError::new(Code::Internal, "copying rows ended early").caused_by(panic)))
+}
+
+/// What all connections that copy into a table share.
+struct Copy {
+    statement: String,
+    schema: SchemaRef,
+    field: String,
+    target: String,
+    batches: Mutex<mpsc::Receiver<RecordBatch>>,
+    /// Whether the batches that were given are all there are: otherwise nothing is to stay.
+    is_complete: AtomicBool,
+}
+
+impl Copy {
+    fn new(sink: &PostgresSink<'_>, table: &str, schema: &SchemaRef, batches: mpsc::Receiver<RecordBatch>) -> Self {
+        let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        Self {
+            statement: format!(
+                "COPY {}.{} ({}) FROM STDIN (FORMAT BINARY)",
+                ident(sink.schema),
+                ident(table),
+                idents(&names)
+            ),
+            schema: narrow_schema(schema),
+            field: sink.spec.field.clone(),
+            target: format!("{}.{table}", sink.schema),
+            batches: Mutex::new(batches),
+            is_complete: AtomicBool::new(false),
+        }
+    }
+
+    /// Copies batches as long as there are any, and gives the connection back.
+    async fn run(self: Arc<Self>, mut connection: PgConnection) -> Result<(PgConnection, u64)> {
+        let failed = |error| run_error(error, &self.field, &self.target, Database::Sink);
+        let mut encoder = ArrowToPostgresBinaryEncoder::try_new(&self.schema).map_err(|e| self.unwritable(e))?;
+        let mut buffer = BytesMut::with_capacity(SEND_BYTES * 2);
+        let mut copy = connection.copy_in_raw(&self.statement).await.map_err(failed)?;
+        encoder.write_header(&mut buffer).map_err(|e| self.unwritable(e))?;
+        while let Some(batch) = self.next().await {
+            let batch = narrow(&batch, &self.schema).map_err(|e| self.unwritable(e))?;
+            encoder.write_batch(&batch, &mut buffer).map_err(|e| self.unwritable(e))?;
+            while buffer.len() >= SEND_BYTES {
+                copy.send(buffer.split_to(SEND_BYTES)).await.map_err(failed)?;
+            }
+        }
+        if !self.is_complete.load(Ordering::Acquire) {
+            // The server throws away what it has; its answer to that says nothing new.
+            let _ = copy.abort("the rows ended with an error").await;
+            return Ok((connection, 0));
+        }
+        encoder.write_footer(&mut buffer).map_err(|e| self.unwritable(e))?;
+        copy.send(buffer).await.map_err(failed)?;
+        let rows = copy.finish().await.map_err(failed)?;
+        Ok((connection, rows))
+    }
+
+    async fn next(&self) -> Option<RecordBatch> {
+        self.batches.lock().await.recv().await
+    }
+
+    fn unwritable(&self, error: impl std::fmt::Display) -> RunError {
+        RunError::at(Code::TypeUnsupported, &self.field, "rows can't be written in PostgreSQL's format")
+            .caused_by(error.to_string())
+    }
+
+    fn lost(&self) -> RunError {
+        RunError::at(Code::Internal, &self.field, "nobody copies the rows any more")
+    }
+}
+
+/// The columns as they are encoded: numbers of up to 18 digits in 64 bits, in which dividing takes a tenth of the time.
+fn narrow_schema(schema: &SchemaRef) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::Decimal128(precision, scale) if *precision <= DECIMAL64_MAX_PRECISION => {
+            Arc::new(Field::clone(field).with_data_type(DataType::Decimal64(*precision, *scale)))
+        }
+        _ => Arc::clone(field),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The same rows in these columns. A number that has more digits than its type says is an error.
+fn narrow(batch: &RecordBatch, schema: &SchemaRef) -> std::result::Result<RecordBatch, ArrowError> {
+    let narrowed = |(values, field): (&ArrayRef, &FieldRef)| -> std::result::Result<ArrayRef, ArrowError> {
+        let DataType::Decimal64(precision, scale) = *field.data_type() else { return Ok(Arc::clone(values)) };
+        let narrowed = values.as_primitive::<Decimal128Type>().try_unary::<_, Decimal64Type, _>(|value| {
+            let too_long = |_| ArrowError::ComputeError(format!("{value} has more than {precision} digits"));
+            i64::try_from(value).map_err(too_long)
+        })?;
+        Ok(Arc::new(narrowed.with_precision_and_scale(precision, scale)?))
+    };
+    let columns = batch.columns().iter().zip(schema.fields()).map(narrowed).collect::<std::result::Result<_, _>>()?;
+    RecordBatch::try_new(Arc::clone(schema), columns)
 }
