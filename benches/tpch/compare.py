@@ -19,8 +19,6 @@ import pathlib
 import re
 import sys
 
-import duckdb
-
 QUERIES = pathlib.Path(__file__).parent / "queries"
 TABLES = ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"]
 DIVIDED = {
@@ -98,6 +96,8 @@ def main():
     parser.add_argument("--scale", default="1")
     parser.add_argument("--query", type=int, action="append")
     arguments = parser.parse_args()
+    import duckdb  # here, so that who only wants a query's text needs no duckdb
+
     connection = duckdb.connect()
     for table in TABLES:
         connection.execute(f"CREATE VIEW {table} AS FROM read_parquet('{arguments.data / table}.parquet')")
