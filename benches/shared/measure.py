@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -77,9 +78,15 @@ def run(command, limit_bytes=None, environment=None, folder=None, timeout_second
         tree = Tree(process.pid)
         late = threading.Timer(timeout_seconds, os.killpg, (process.pid, signal.SIGKILL))
         late.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:  # stopped by a signal: nothing is left behind
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        finally:
+            late.cancel()
         seconds = time.perf_counter() - started
-        late.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         size = output.seek(0, os.SEEK_END)
         output.seek(max(0, size - ERROR_BYTES_KEPT))
@@ -91,6 +98,11 @@ def run(command, limit_bytes=None, environment=None, folder=None, timeout_second
             code=process.returncode,
             output=output.read().decode(errors="replace"),
         )
+
+
+def stop_when_asked():
+    """Ends this program by SIGTERM as by Ctrl-C, so that what it started ends too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 class Tree:
