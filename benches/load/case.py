@@ -84,7 +84,8 @@ def psql(database, *commands):
 
 def duckdb_rows(sql):
     """The rows of a query in DuckDB, to look at files with."""
-    program = "import duckdb, json, sys; print(json.dumps(duckdb.connect().execute(sys.argv[1]).fetchall(), default=str))"
+    program = "import duckdb, json, sys; rows = duckdb.connect().execute(sys.argv[1]).fetchall(); " \
+              "print(json.dumps(rows, default=str))"
     done = subprocess.run([places.PYTHON, "-c", program, sql], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{sql}: {done.stderr}")

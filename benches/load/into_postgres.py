@@ -16,7 +16,8 @@ DUCKDB_TYPES = {"int64": "BIGINT", "int32": "INTEGER", "string": "VARCHAR", "dat
 def read_csv(path, columns, header=True):
     """DuckDB's reader with the same types as the others, and nothing to guess."""
     types = ", ".join(f"'{name}': '{DUCKDB_TYPES[type_]}'" for name, type_ in columns.items())
-    return f"read_csv('{path}', header={str(header).lower()}, delim=',', quote='\"', auto_detect=false, columns={{{types}}})"
+    options = f"header={str(header).lower()}, delim=',', quote='\"', auto_detect=false, columns={{{types}}}"
+    return f"read_csv('{path}', {options})"
 
 
 def lineitem_source(path):
@@ -60,11 +61,11 @@ sinks:
     ], lineitem_is_there)
 
 
-def origin(scale, suffix=""):
+def origin(scale):
     """Makes the database that is read: lineitem without indexes, as COPY leaves it."""
     path = tpch.table("lineitem", scale, "csv")
-    server.fresh(ORIGIN + suffix)
-    server.psql(ORIGIN + suffix, CREATE, rf"\copy lineitem FROM '{path}' (FORMAT csv, HEADER)", "VACUUM ANALYZE lineitem")
+    server.fresh(ORIGIN)
+    server.psql(ORIGIN, CREATE, rf"\copy lineitem FROM '{path}' (FORMAT csv, HEADER)", "VACUUM ANALYZE lineitem")
 
 
 def postgres_to_postgres(scale):

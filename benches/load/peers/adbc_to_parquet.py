@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Peer: ADBC's PostgreSQL driver reads a table by binary COPY, DuckDB writes its Arrow batches to Parquet.
 
-    adbc_to_parquet.py URL SELECT COPY_OPTIONS FILE
+    adbc_to_parquet.py URL SELECT CONVERSION COPY_OPTIONS FILE
 
-The driver gives numeric as text, since PostgreSQL's has no scale: SELECT_LIST casts it back.
+The driver gives numeric as text, since PostgreSQL's has no scale: CONVERSION, a list of columns, casts it back.
 """
 
 import sys
