@@ -84,8 +84,9 @@ def psql(database, *commands):
 
 def duckdb_rows(sql):
     """The rows of a query in DuckDB, to look at files with."""
-    program = "import duckdb, json, sys; rows = duckdb.connect().execute(sys.argv[1]).fetchall(); " \
-              "print(json.dumps(rows, default=str))"
+    # The bar, which comes after two seconds, would be in the output.
+    program = "import duckdb, json, sys; c = duckdb.connect(); c.execute('SET enable_progress_bar = false'); " \
+              "print(json.dumps(c.execute(sys.argv[1]).fetchall(), default=str))"
     done = subprocess.run([places.PYTHON, "-c", program, sql], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{sql}: {done.stderr}")
