@@ -5,7 +5,7 @@ CARGO_TARGET_DIR ?= $(REPORT_CACHE)/target
 export REPORT_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build gen check test test-worker test-e2e demo demo-down images clean
+.PHONY: help setup release build gen check test test-worker test-e2e demo demo-down images bench-load bench-tpch clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,17 @@ demo-down: ## remove the demo: cluster, services and their data
 
 images: build ## image archives of the operator and the worker, without Docker
 	@dev/deploy images
+
+bench-load: release ## loads side by side with psql, DuckDB, dlt and pgloader: benches/README.md
+	@dev/setup peers
+	@benches/bench-load $(BENCH_ARGS)
+
+bench-tpch: release ## TPC-H's 22 queries as models at scale factors 1 and 10 under memory limits
+	@dev/setup peers
+	@benches/bench-tpch $(BENCH_ARGS)
+
+release: ## build the worker as it is released; takes long
+	cargo build --release --package etl-worker
 
 clean: ## remove what was built here; tools, Kubernetes and downloads stay
 	cargo clean
