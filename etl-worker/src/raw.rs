@@ -12,6 +12,8 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -95,12 +97,13 @@ impl Raw {
         }
         file.flush().await.map_err(unwritable)?;
         let sha256 = hexadecimal(&hash.finalize());
-        Ok((sha256 == kept.sha256).then_some(RawInput { path, bytes, sha256 }))
+        Ok((sha256 == kept.sha256).then_some(RawInput { path, bytes, sha256: Some(sha256) }))
     }
 
-    /// Keeps an input. A content that is there is not written again.
-    pub async fn keep(&self, source: &str, input: &RawInput, env: &Env) -> Result<()> {
-        let object = self.folder.path(&object_path(&input.sha256));
+    /// Keeps an input, and gives its digest. A content that is there is not written again.
+    pub async fn keep(&self, source: &str, input: &RawInput, env: &Env) -> Result<String> {
+        let sha256 = input.digest(&Arc::new(AtomicBool::new(true))).await?;
+        let object = self.folder.path(&object_path(&sha256));
         let store = self.folder.store();
         let is_there = match store.head(&object).await {
             Ok(found) => found.size == input.bytes,
@@ -123,10 +126,11 @@ impl Raw {
             }
             writer.shutdown().await.map_err(|error| self.unwritable(error))?;
         }
-        let kept = Kept { source: source.into(), sha256: input.sha256.clone(), bytes: input.bytes, kept: env.now() };
+        let kept = Kept { source: source.into(), sha256: sha256.clone(), bytes: input.bytes, kept: env.now() };
         let content = serde_json::to_vec(&kept)
             .map_err(|error| RunError::at(Code::Internal, "spec.raw", "can't be written down").caused_by(error))?;
-        self.folder.put(&self.list_path(source), content).await
+        self.folder.put(&self.list_path(source), content).await?;
+        Ok(sha256)
     }
 
     /// Removes what only runs before the retention had, other than this one.

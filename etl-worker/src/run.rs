@@ -35,7 +35,7 @@ use crate::session::{self, Parameters};
 use crate::sink::{self, Owner, PreparedSink, Sink};
 use crate::source::Reading;
 use crate::tables::Tables;
-use crate::unchanged;
+use crate::unchanged::Fingerprint;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -226,16 +226,15 @@ async fn one_interval(
     let watermarks = if request.full_refresh { BTreeMap::new() } else { memory.watermarks.clone() };
     let reading = Reading { watermarks: &watermarks, until: Some(interval.end), raw: raw.as_ref() };
     let mut tables = Tables::open(context.clone(), checked, env, reading).await?;
-    let fingerprint = unchanged::fingerprint(checked, &context, |source| tables.input(source));
+    let mut fingerprint = Fingerprint::begin(checked, &context, |source| tables.input(source));
     let is_scheduled = matches!(request.wanted, Wanted::Tick(_));
-    if is_scheduled && fingerprint.is_some() && fingerprint == memory.fingerprint {
+    if is_scheduled && memory.fingerprint.is_some() && memory.fingerprint == fingerprint.get().await? {
         // A sink that was moved since is empty.
         if sinks_until(sinks).await?.is_some() {
             ledger.verify(interval).await?;
             return Ok(None);
         }
     }
-    memory.fingerprint = fingerprint;
     tables.logs_mut().remember(memory.columns.clone());
     report.result.stage = Stage::Stage;
     let staged = stage(checked, sinks, &mut tables, epoch, &interval, env).await;
@@ -258,6 +257,10 @@ async fn one_interval(
     }
     check::remember(&checked.checks, &tables, &mut memory.baselines);
 
+    memory.fingerprint = match fingerprint.get().await {
+        Ok(fingerprint) => fingerprint,
+        Err(error) => return Err(discard(sinks, epoch, error).await),
+    };
     note_watermarks(&mut memory, checked, &tables);
     report.result.stage = Stage::Commit;
     memory.columns = tables.logs().recorded();

@@ -128,9 +128,9 @@ pub fn open(env: &Env, parameters: Parameters) -> Result<SessionContext> {
     options.execution.parquet.schema_force_view_types = false;
     // A hash join holds its smaller side in memory and can't spill; a sort-merge join can.
     options.optimizer.prefer_hash_join = false;
-    // Each sort sets this aside to be able to merge what it spilled; the default of 10 MB per partition is too much for
-    // small containers.
-    options.execution.sort_spill_reservation_bytes = 4 << 20;
+    // Each sort sets this aside to be able to merge what it spilled. A join of eight tables has some 30 sorts at a time,
+    // which the default of 10 MB would leave nothing for in a small container.
+    options.execution.sort_spill_reservation_bytes = 1 << 20;
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 
@@ -233,8 +233,9 @@ pub fn sql_error(error: DataFusionError, field: &str) -> RunError {
         DataFusionError::ResourcesExhausted(_) => RunError::at(
             Code::MemoryExceeded,
             "spec.worker.resources.limits.memory",
-            format!("{field} needs more memory than there is: {words}; raise the limit, or make the step smaller"),
-        ),
+            format!("{field} needs more memory than there is; raise the limit, or make the step smaller"),
+        )
+        .caused_by(words.lines().last().unwrap_or_default().to_owned()),
         DataFusionError::IoError(io) if io.kind() == std::io::ErrorKind::StorageFull => {
             RunError::at(Code::DiskExceeded, "spec.worker.scratch", format!("the scratch folder is full at {field}"))
         }

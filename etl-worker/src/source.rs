@@ -4,22 +4,29 @@
 //! [`window`] is what an incremental source reads: it knows no kind.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use report_api::checked::{Checked, CheckedSource, SourceKind};
+use sha2::{Digest, Sha256};
 
 use self::postgres::{Databases, Rows};
 use self::window::{Watermark, Window};
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{Code, Result, RunError};
 use crate::raw::Raw;
 
 pub mod file;
 pub mod http;
 pub mod postgres;
 pub mod window;
+
+/// What is read at once for a digest: large enough that the calls don't count.
+const DIGEST_BUFFER_BYTES: usize = 256 << 10;
 
 /// An input as it came, on local disk. A fetched one is in the run's scratch folder and goes with it; a file is used
 /// where it is and stays.
@@ -29,8 +36,39 @@ pub struct RawInput {
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
-    /// The SHA-256 of its bytes, in hexadecimal digits.
-    pub sha256: String,
+    /// The SHA-256 of its bytes, in hexadecimal digits, where it was computed while they came.
+    pub sha256: Option<String>,
+}
+
+impl RawInput {
+    /// The SHA-256 of its bytes, in hexadecimal digits. Where it is not known, the input is read for it once more, as long
+    /// as `is_wanted`.
+    pub async fn digest(&self, is_wanted: &Arc<AtomicBool>) -> Result<String> {
+        if let Some(known) = &self.sha256 {
+            return Ok(known.clone());
+        }
+        let (path, is_wanted) = (self.path.clone(), Arc::clone(is_wanted));
+        let computed = tokio::task::spawn_blocking(move || digest(&path, &is_wanted)).await;
+        let failed = |error| RunError::new(Code::SourceUnreachable, "an input can't be read again").caused_by(error);
+        computed
+            .map_err(|panic| RunError::new(Code::Internal, "the digest of an input ended early").caused_by(panic))?
+            .map_err(failed)
+    }
+}
+
+fn digest(path: &Path, is_wanted: &AtomicBool) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; DIGEST_BUFFER_BYTES];
+    while is_wanted.load(Ordering::Relaxed) {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hexadecimal(&hash.finalize())),
+            Ok(count) => hash.update(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ErrorKind::Interrupted.into())
 }
 
 /// What a source gives.
@@ -112,8 +150,8 @@ impl Opener<'_> {
         if let Some(input) = raw.read(&source.name, self.env).await? {
             return Ok(input);
         }
-        let input = fetch(source, self.env).await?;
-        raw.keep(&source.name, &input, self.env).await?;
+        let mut input = fetch(source, self.env).await?;
+        input.sha256 = Some(raw.keep(&source.name, &input, self.env).await?);
         Ok(input)
     }
 }
@@ -123,9 +161,7 @@ async fn fetch(source: &CheckedSource, env: &Env) -> Result<RawInput> {
     match &source.kind {
         SourceKind::Http(http) => http::fetch(http, source, env).await,
         SourceKind::File(file) => file::fetch(file, source, env).await,
-        SourceKind::Postgres { .. } => {
-            Err(crate::error::RunError::at(crate::error::Code::Internal, &source.field, "a database is no file"))
-        }
+        SourceKind::Postgres { .. } => Err(RunError::at(Code::Internal, &source.field, "a database is no file")),
     }
 }
 

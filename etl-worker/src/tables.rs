@@ -175,6 +175,10 @@ impl<'a> Tables<'a> {
     /// The rows of a source or model, in the types that sinks know, seen by the table's checks as they pass. With
     /// `order_by`, sorted by these columns.
     pub async fn rows(&self, name: &str, order_by: &[String], field: &str) -> Result<(SchemaRef, RowStream)> {
+        // What goes wrong while a model runs is told of the model, whoever reads it.
+        let model = self.checked.models.iter().find(|model| model.name == name);
+        let of_model = model.map(|model| format!("{}.sql", model.field));
+        let field = of_model.as_deref().unwrap_or(field);
         let mut frame = self.frame(name, field).await?;
         if !order_by.is_empty() {
             use datafusion::prelude::{Expr, ident};
@@ -184,8 +188,7 @@ impl<'a> Tables<'a> {
         let schema = Arc::clone(frame.schema().inner());
         let is_kept = self.must_keep(name);
         // A source observes its own rows, and a kept table was observed while it was written.
-        let is_model = self.checked.models.iter().any(|model| model.name == name);
-        let observer = (is_model && !is_kept).then(|| self.observers.get(name).cloned()).flatten();
+        let observer = (model.is_some() && !is_kept).then(|| self.observers.get(name).cloned()).flatten();
         let stream = frame.execute_stream().await.map_err(|e| sql_error(e, field))?;
         Ok((schema, observed(stream, observer, field)))
     }

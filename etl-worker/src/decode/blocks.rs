@@ -4,11 +4,11 @@
 //! quote counts where a field begins, and up to the quote that closes it. Memory: one block, which grows to the longest
 //! record.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 
-use memchr::{memchr, memchr_iter, memchr2, memchr3};
+use memchr::{memchr, memchr2, memchr3};
 
-use super::frame::{Broken, Dialect};
+use super::frame::{Broken, Dialect, line_feeds};
 
 /// Bytes of a block: enough rows for a batch or two.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
@@ -88,19 +88,11 @@ impl<R: Read> Blocks<R> {
     }
 
     fn fill(&mut self, wanted: usize) -> Result<(), Broken> {
-        let mut len = self.rest.len();
-        self.rest.resize(len.max(wanted), 0);
-        while len < wanted && !self.is_last {
-            match self.reader.read(&mut self.rest[len..]) {
-                Ok(count) => {
-                    len += count;
-                    self.is_last = count == 0;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Broken::Read(error)),
-            }
+        let missing = wanted.saturating_sub(self.rest.len());
+        if missing > 0 && !self.is_last {
+            let count = self.reader.by_ref().take(missing as u64).read_to_end(&mut self.rest).map_err(Broken::Read)?;
+            self.is_last = count < missing;
         }
-        self.rest.truncate(len);
         Ok(())
     }
 }
@@ -127,7 +119,7 @@ impl Dialect {
                 },
                 quote if at == start || bytes[at - 1] == self.delimiter => {
                     let Some(closed) = closed(bytes, at, quote) else { return End::Beyond };
-                    breaks += memchr_iter(b'\n', &bytes[at..closed]).count() as u64;
+                    breaks += line_feeds(&bytes[at..closed]);
                     from = closed + 1;
                 }
                 // Text like any other.
@@ -197,7 +189,10 @@ mod tests {
         let bytes = [b"a,\"".to_vec(), vec![b'\n'; 5000], b"\"\r\nb,c\n".to_vec()].concat();
         let (records, end) = in_blocks(&bytes, dialect, 16, 0);
         assert_eq!(end, None);
-        assert_eq!(records.iter().map(|(line, bytes)| (*line, bytes.len())).collect::<Vec<_>>(), [(1, 5004), (5002, 3)]);
+        assert_eq!(
+            records.iter().map(|(line, bytes)| (*line, bytes.len())).collect::<Vec<_>>(),
+            [(1, 5004), (5002, 3)]
+        );
     }
 
     #[test]

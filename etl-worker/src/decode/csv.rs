@@ -53,12 +53,7 @@ pub(super) fn open(
 }
 
 /// The rows that follow, by several threads where there are many.
-fn rows(
-    file: CsvFile<input::Reader>,
-    table: Table,
-    input: &RawInput,
-    log: &Arc<SourceLog>,
-) -> Result<Decoder> {
+fn rows(file: CsvFile<input::Reader>, table: Table, input: &RawInput, log: &Arc<SourceLog>) -> Result<Decoder> {
     let (table, threads) = (Arc::new(table), parallel::threads());
     if threads == 1 || input.bytes < PARALLEL_BYTES_MIN {
         return Ok(decoder(&table.columns, log, CsvRows::new(file, &table)));

@@ -7,7 +7,7 @@
 use std::io::{Empty, Error as IoError, ErrorKind, Read};
 use std::ops::Range;
 
-use memchr::{memchr, memchr_iter, memchr2, memchr3};
+use memchr::{memchr, memchr2, memchr3};
 
 use super::input::BUFFER_BYTES;
 
@@ -205,7 +205,7 @@ impl<R: Read> Framer<R> {
                         _ => break,
                     }
                 }
-                line_breaks += memchr_iter(b'\n', &bytes[field.start..field.end]).count() as u64;
+                line_breaks += line_feeds(&bytes[field.start..field.end]);
                 rest = field.end + 1;
             }
             let end = memchr3(delimiter, b'\n', b'\r', &bytes[rest..]).map(|found| rest + found);
@@ -279,6 +279,11 @@ impl Framer<Empty> {
             record_bytes_max: usize::MAX,
         }
     }
+}
+
+/// How many line feeds there are. Fields are short: a plain loop is quicker here than a search for each.
+pub(super) fn line_feeds(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
 /// A field's content with its doubled quotes made single ones, at the end of `out`.

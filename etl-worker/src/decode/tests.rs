@@ -68,7 +68,7 @@ fn open(input: &RawInput, source: &CheckedSource) -> Result<Decoder> {
 fn input(bytes: &[u8]) -> (NamedTempFile, RawInput) {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    let raw = RawInput { path: file.path().to_owned(), bytes: bytes.len() as u64, sha256: String::new() };
+    let raw = RawInput { path: file.path().to_owned(), bytes: bytes.len() as u64, sha256: None };
     (file, raw)
 }
 

@@ -184,7 +184,7 @@ impl<'a> Fetch<'a> {
             Some(length) if bytes != length => {
                 Err(Failure::passing(format!("the body broke off after {bytes} of {length} bytes")))
             }
-            _ => Ok(RawInput { path: self.path.clone(), bytes, sha256 }),
+            _ => Ok(RawInput { path: self.path.clone(), bytes, sha256: Some(sha256) }),
         }
     }
 

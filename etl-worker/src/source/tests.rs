@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f2001
 async fn http_gives_the_bytes_as_served_with_their_digest() {
     let test = Test::new(Router::new().route("/", get(async || "abc"))).await;
     let input = test.fetch("/").await.unwrap();
-    assert_eq!((input.bytes, input.sha256.as_str()), (3, ABC));
+    assert_eq!((input.bytes, input.sha256.as_deref()), (3, Some(ABC)));
     assert_eq!(std::fs::read(&input.path).unwrap(), b"abc");
     assert!(input.path.starts_with(test.env.scratch()));
 }
@@ -81,7 +82,7 @@ async fn http_tries_again_what_may_pass() {
             _ => "abc".into_response(),
         };
         let test = Test::new(Router::new().route("/", get(answer))).await;
-        assert_eq!(test.fetch("/").await.unwrap().sha256, ABC, "{status}");
+        assert_eq!(test.fetch("/").await.unwrap().sha256.unwrap(), ABC, "{status}");
         assert_eq!(calls.load(Ordering::Relaxed), 3, "{status}");
         let steps = test.steps.lock().unwrap();
         assert!(steps[0].contains(&format!("answers {status}")) && steps[0].contains("attempt 2 of 5"), "{steps:?}");
@@ -178,7 +179,7 @@ async fn http_fetches_a_body_that_broke_off_again_from_its_start() {
     let whole = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc";
     let test = Test::at(raw_server(vec![cut, cut_chunk, "", whole]).await);
     let input = test.fetch("/").await.unwrap();
-    assert_eq!((input.bytes, input.sha256.as_str()), (3, ABC));
+    assert_eq!((input.bytes, input.sha256.as_deref()), (3, Some(ABC)));
     assert_eq!(std::fs::read(&input.path).unwrap(), b"abc");
     let steps = test.steps.lock().unwrap();
     assert!(steps.len() == 3 && steps[0].contains("the body broke off after 2 bytes"), "{steps:?}");
@@ -209,7 +210,7 @@ async fn http_gives_up_on_silence() {
     };
     let mut test = Test::new(Router::new().route("/", get(body))).await;
     test.http.timeout = Some(Span("1s".into()));
-    assert_eq!(test.fetch("/").await.unwrap().sha256, ABC);
+    assert_eq!(test.fetch("/").await.unwrap().sha256.unwrap(), ABC);
     assert!(test.steps.lock().unwrap()[0].contains("was silent for 1 s"), "{:?}", test.steps);
 }
 
@@ -233,7 +234,7 @@ async fn http_follows_five_redirects() {
         if left == 0 { "abc".into_response() } else { Redirect::temporary(&format!("/{}", left - 1)).into_response() }
     };
     let test = Test::new(Router::new().route("/{left}", get(hop))).await;
-    assert_eq!(test.fetch("/5").await.unwrap().sha256, ABC);
+    assert_eq!(test.fetch("/5").await.unwrap().sha256.unwrap(), ABC);
     let error = test.fetch("/6").await.unwrap_err();
     assert_eq!(error.code, Code::InputMissing);
     assert!(error.to_string().contains("redirects more than 5 times"), "{error}");
@@ -262,8 +263,12 @@ async fn http_keeps_secrets_from_another_host_that_it_is_sent_to() {
 async fn file_is_used_in_place() {
     let test = Test::at(String::new());
     std::fs::write(test.files.path().join("abc.csv"), "abc").unwrap();
-    let want = RawInput { path: test.files.path().join("abc.csv"), bytes: 3, sha256: ABC.into() };
-    assert_eq!(test.file("abc.csv").await.unwrap(), want);
+    let want = RawInput { path: test.files.path().join("abc.csv"), bytes: 3, sha256: None };
+    let found = test.file("abc.csv").await.unwrap();
+    assert_eq!(found, want);
+    assert_eq!(found.digest(&Arc::new(AtomicBool::new(true))).await.unwrap(), ABC);
+    // Nobody waits for a digest that nobody wants.
+    assert!(found.digest(&Arc::new(AtomicBool::new(false))).await.is_err());
     let absolute = want.path.to_str().unwrap();
     assert_eq!(test.file(absolute).await.unwrap(), want);
 }

@@ -49,7 +49,8 @@ fn bad_rows_are_kept_in_the_order_of_the_file() {
     let source = source_with(BadRows::Quarantine(BadRowsMax { count: Some(4), ratio: None }));
     let (_file, raw) = input(&text(&bad));
     let log = log(&source);
-    let rows: usize = super::super::open(&raw, &source, &log).unwrap().batches.map(|batch| batch.unwrap().num_rows()).sum();
+    let rows: usize =
+        super::super::open(&raw, &source, &log).unwrap().batches.map(|batch| batch.unwrap().num_rows()).sum();
     assert_eq!((rows as i64, log.bad_rows()), (ROWS - 4, 4));
     let lines: Vec<_> = log.rejected().iter().map(|row| (row.line, row.raw.clone().unwrap())).collect();
     let raw = "none,\"a text,\nof two lines\"".to_owned();
@@ -59,9 +60,14 @@ fn bad_rows_are_kept_in_the_order_of_the_file() {
 #[test]
 fn too_many_bad_rows_end_the_run_with_the_first_of_them() {
     let bad: Vec<i64> = (0..ROWS).step_by(1000).collect();
-    let error = batches(&text(&bad), &source_with(BadRows::Skip(BadRowsMax { count: Some(20), ratio: None }))).unwrap_err();
+    let error =
+        batches(&text(&bad), &source_with(BadRows::Skip(BadRowsMax { count: Some(20), ratio: None }))).unwrap_err();
     assert_eq!(error.code, Code::BadRowsExceeded);
-    assert!(error.message.contains("the first are in line 2, column id (value_invalid); 2002, column id"), "{}", error.message);
+    assert!(
+        error.message.contains("the first are in line 2, column id (value_invalid); 2002, column id"),
+        "{}",
+        error.message
+    );
 }
 
 #[test]
