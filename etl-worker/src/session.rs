@@ -1,5 +1,7 @@
 //! The one DataFusion session of a run: its SQL dialect, its memory and its disk, and what its errors mean.
 
+pub(crate) mod times;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -120,7 +122,9 @@ pub fn open(env: &Env, parameters: Parameters) -> Result<SessionContext> {
     // Each sort sets this aside to be able to merge what it spilled; the default of 10 MB per partition is too much for
     // small containers.
     options.execution.sort_spill_reservation_bytes = 4 << 20;
-    Ok(SessionContext::new_with_config_rt(config, runtime))
+    let context = SessionContext::new_with_config_rt(config, runtime);
+    context.register_udf(times::now());
+    Ok(context)
 }
 
 /// DataFusion's share of the memory: half of what is left for data, since it counts only its large holders.

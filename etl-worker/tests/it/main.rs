@@ -20,3 +20,4 @@ mod postgres_source;
 mod raw;
 mod real_data;
 mod recovery;
+mod types;

@@ -1,6 +1,6 @@
 //! Rows into a table by COPY BINARY.
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use bytes::BytesMut;
 use futures::TryStreamExt;
 use pgpq::ArrowToPostgresBinaryEncoder;
@@ -8,7 +8,9 @@ use report_api::checked::CheckedSink;
 use sqlx::postgres::PgConnection;
 
 use super::connect::{Database, run_error};
+use super::wire::Wire;
 use crate::error::{Code, Result, RunError};
+use crate::logical::Logical;
 use crate::observe::RowStream;
 use crate::quote::{ident, idents};
 
@@ -16,15 +18,20 @@ use crate::quote::{ident, idents};
 const SEND_BYTES: usize = 1 << 20;
 
 /// The PostgreSQL type of a column.
-pub(super) fn type_name(type_: &DataType) -> Option<String> {
-    Some(match type_ {
+pub(super) fn type_name(field: &Field) -> Option<String> {
+    Some(match field.data_type() {
         DataType::Boolean => "boolean".into(),
         DataType::Int16 => "smallint".into(),
         DataType::Int32 => "integer".into(),
         DataType::Int64 => "bigint".into(),
         DataType::Float32 => "real".into(),
         DataType::Float64 => "double precision".into(),
-        DataType::Utf8 => "text".into(),
+        DataType::Utf8 => match Logical::of(field) {
+            Some(Logical::Uuid) => "uuid".into(),
+            Some(Logical::Json) => "jsonb".into(),
+            None => "text".into(),
+        },
+        DataType::Binary => "bytea".into(),
         DataType::Date32 => "date".into(),
         DataType::Timestamp(_, None) => "timestamp without time zone".into(),
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone".into(),
@@ -35,7 +42,7 @@ pub(super) fn type_name(type_: &DataType) -> Option<String> {
 
 /// Refuses what PostgreSQL has no type for, by name, before anything is read.
 pub(super) fn refuse_unknown_types(schema: &SchemaRef, field: &str) -> Result<()> {
-    match schema.fields().iter().find(|column| type_name(column.data_type()).is_none()) {
+    match schema.fields().iter().find(|column| type_name(column).is_none()) {
         None => Ok(()),
         Some(column) => Err(RunError::at(
             Code::TypeUnsupported,
@@ -66,12 +73,13 @@ pub(super) async fn rows(
     };
     let failed = |error| run_error(error, &spec.field, &format!("{schema_name}.{table}"), Database::Sink);
 
-    let mut encoder = ArrowToPostgresBinaryEncoder::try_new(schema).map_err(encoding)?;
+    let wire = Wire::new(schema);
+    let mut encoder = ArrowToPostgresBinaryEncoder::try_new(wire.schema()).map_err(encoding)?;
     let mut buffer = BytesMut::with_capacity(SEND_BYTES * 2);
     let mut copy = connection.copy_in_raw(&sql).await.map_err(failed)?;
     encoder.write_header(&mut buffer).map_err(encoding)?;
     loop {
-        match rows.try_next().await {
+        match rows.try_next().await.and_then(|batch| batch.map(|batch| wire.rows(batch, &spec.field)).transpose()) {
             Ok(Some(batch)) => {
                 encoder.write_batch(&batch, &mut buffer).map_err(encoding)?;
                 while buffer.len() >= SEND_BYTES {
