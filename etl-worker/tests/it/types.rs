@@ -68,6 +68,20 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A time in ISO 8601 as microseconds since 1970, in UTC where it has no offset. A time zone library's own points in time
+/// end some hours before the last ones here.
+fn micros(text: &str) -> i64 {
+    let (civil, offset) = match text.get(11..).and_then(|time| time.find(['Z', '+', '-'])) {
+        Some(at) => text.split_at(11 + at),
+        None => (text, "Z"),
+    };
+    let civil: jiff::civil::DateTime = civil.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+    let offset_hours: i128 =
+        offset.trim_end_matches('Z').split(':').next().map_or(0, |hours| hours.parse().unwrap_or(0));
+    let since = civil.duration_since(jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0)).as_micros();
+    i64::try_from(since - offset_hours * 3_600_000_000).unwrap()
+}
+
 /// For each column type, the type that a sink makes of it.
 type SinkTypes = BTreeMap<&'static str, String>;
 
@@ -139,25 +153,24 @@ async fn each_that_is_refused(source: Source, sink: Sink) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_value_survives_and_the_documentation_says_how() {
     let mut sinks: BTreeMap<Sink, SinkTypes> = BTreeMap::new();
-    let each = Source::ALL.map(|source| {
-        tokio::spawn(async move {
-            let mut types = Vec::new();
-            for sink in Sink::ALL {
-                types.push((sink, all_that_is_kept(source, sink).await));
+    let pairs = Source::ALL.into_iter().flat_map(|source| Sink::ALL.map(|sink| (source, sink)));
+    let pairs: Vec<_> = pairs
+        .map(|(source, sink)| {
+            tokio::spawn(async move {
                 each_that_is_refused(source, sink).await;
-            }
-            types
+                (sink, all_that_is_kept(source, sink).await)
+            })
         })
-    });
+        .collect();
     let parquet = tokio::spawn(natives::parquet());
     let postgres = tokio::spawn(natives::postgres());
     let refused = tokio::spawn(refused::texts());
-    for task in each {
-        for (sink, types) in task.await.unwrap() {
-            // Whatever the source, a type becomes the same.
-            let known = sinks.entry(sink).or_insert_with(|| types.clone());
-            assert_eq!(*known, types, "{sink:?}");
-        }
+    // All of them, so that one failure does not hide others.
+    for task in futures::future::join_all(pairs).await {
+        let (sink, types) = task.unwrap();
+        // Whatever the source, a type becomes the same.
+        let known = sinks.entry(sink).or_insert_with(|| types.clone());
+        assert_eq!(*known, types, "{sink:?}");
     }
     let page = PAGE
         .replace("{{sinks}}", sink_table(&sinks).trim_end())

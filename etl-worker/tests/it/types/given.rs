@@ -10,7 +10,7 @@ use arrow::array::{
 };
 use base64::Engine;
 
-use super::{Source, bytes};
+use super::{Source, bytes, micros};
 use crate::harness::World;
 
 /// A column and its values.
@@ -122,10 +122,6 @@ fn array(type_: &str, texts: &[Option<&str>]) -> ArrayRef {
     fn each<T>(texts: &[Option<&str>], read: impl Fn(&str) -> T) -> Vec<Option<T>> {
         texts.iter().map(|text| text.map(&read)).collect()
     }
-    let micros = |text: &str| -> i64 {
-        let civil: jiff::civil::DateTime = text.trim_end_matches('Z').parse().unwrap();
-        jiff::tz::Offset::UTC.to_timestamp(civil).unwrap().as_microsecond()
-    };
     match type_ {
         "boolean" => Arc::new(BooleanArray::from(each(texts, |text| text == "true"))),
         "int16" => Arc::new(Int16Array::from(each(texts, |text| text.parse().unwrap()))),
@@ -134,13 +130,10 @@ fn array(type_: &str, texts: &[Option<&str>]) -> ArrayRef {
         "float32" => Arc::new(Float32Array::from(each(texts, |text| text.parse().unwrap()))),
         "float64" => Arc::new(Float64Array::from(each(texts, |text| text.parse().unwrap()))),
         "date" => Arc::new(Date32Array::from(each(texts, |text| {
-            i32::try_from(micros(&format!("{text}T00:00:00")).div_euclid(86_400_000_000)).unwrap()
+            i32::try_from(micros(&format!("{text}T00:00:00Z")).div_euclid(86_400_000_000)).unwrap()
         }))),
         "timestamp" => Arc::new(TimestampMicrosecondArray::from(each(texts, micros))),
-        "timestamptz" => {
-            let instants = each(texts, |text| text.parse::<jiff::Timestamp>().unwrap().as_microsecond());
-            Arc::new(TimestampMicrosecondArray::from(instants).with_timezone("UTC"))
-        }
+        "timestamptz" => Arc::new(TimestampMicrosecondArray::from(each(texts, micros)).with_timezone("UTC")),
         "binary" => Arc::new(BinaryArray::from_iter(each(texts, bytes))),
         "string" | "uuid" | "json" => Arc::new(StringArray::from_iter(texts.iter().copied())),
         decimal => {

@@ -146,7 +146,8 @@ pub(super) async fn postgres() -> String {
                 refused.push((what, (*code).to_owned()));
             }
         }
-        let source = format!("postgres: {{{{db}}, table: '{{schema}}.{table}'}}, columns: [{{name: it, type: string}}]");
+        let source =
+            format!("postgres: {{{{db}}, table: '{{schema}}.{table}'}}, columns: [{{name: it, type: string}}]");
         let lake = format!("text{at}");
         world.run(&world.manifest(&format!("q{at}"), &manifest(&source, &lake))).ok();
         // Its own cast of char(n) to text cuts the spaces at the end.

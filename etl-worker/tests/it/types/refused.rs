@@ -58,7 +58,7 @@ pub(super) async fn texts() -> String {
             let manifest = world.manifest(
                 "p",
                 &format!(
-                    "sources:\n  - {{name: given, file: {{path: given.{format}}}, columns: [{{name: it, type: '{type_}'}}], onBadRow: quarantine, maxBadRows: {{ratio: 1}}}}\nsinks:\n  - {{name: out, from: given, {}, mode: {{replace: {{allowEmpty: true}}}}}}\n",
+                    "sources:\n  - {{name: given, file: {{path: given.{format}}}, columns: [{{name: it, type: '{type_}'}}], onBadRow: quarantine, maxBadRows: {{ratio: 1}}}}\nsinks:\n  - {{name: out, from: given, {}, allowEmpty: true}}\n",
                     super::Sink::Sqlite.yaml()
                 ),
             );

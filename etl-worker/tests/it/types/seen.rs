@@ -8,7 +8,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::value::RawValue;
 use sqlx::{AssertSqlSafe, Column, Connection, Row, TypeInfo, ValueRef};
 
-use super::{Sink, hexadecimal};
+use super::{Sink, hexadecimal, micros};
 use crate::databases::mysql;
 use crate::harness::World;
 
@@ -37,7 +37,7 @@ async fn postgres(world: &World, columns: &[String]) -> Table {
     );
     let types = sqlx::query_scalar(AssertSqlSafe(types)).fetch_all(&mut connection).await.unwrap();
     let texts: Vec<_> = columns.iter().map(|column| format!("{column}::text")).collect();
-    let sql = format!("SELECT {} FROM {}.out ORDER BY n", texts.join(", "), world.name);
+    let sql = format!("SELECT {} FROM {}.out AS t ORDER BY t.n", texts.join(", "), world.name);
     let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
     let rows = rows.iter().map(|row| (0..columns.len()).map(|at| row.get(at)).collect()).collect();
     Table { types, rows }
@@ -144,7 +144,6 @@ fn narrow(value: f64) -> String {
 
 /// A text of a type in the one form that all of its equals have.
 pub(super) fn canonical(type_: &str, text: &str) -> String {
-    let micros = |text: &str| text.parse::<jiff::civil::DateTime>().unwrap_or_else(|error| panic!("{text}: {error}"));
     match type_ {
         "boolean" => match text {
             "true" | "t" | "1" => "true".into(),
@@ -155,13 +154,8 @@ pub(super) fn canonical(type_: &str, text: &str) -> String {
         "float32" => text.parse::<f32>().map(|value| format!("{value:?}")).unwrap_or_else(|_| text.into()),
         "float64" => format!("{:?}", text.parse::<f64>().unwrap()),
         "date" => text.into(),
-        "timestamp" => micros(text).to_string(),
-        "timestamptz" => {
-            let has_offset = text.contains('Z') || text.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
-            // MySQL's have none, and are UTC.
-            let text = if has_offset { text.to_owned() } else { format!("{text}Z") };
-            text.parse::<jiff::Timestamp>().unwrap_or_else(|error| panic!("{text}: {error}")).to_string()
-        }
+        // MySQL's have no offset, and are UTC.
+        "timestamp" | "timestamptz" => micros(text).to_string(),
         "binary" => text.trim_start_matches("\\x").to_owned(),
         "json" => json(text),
         "string" | "uuid" => text.into(),
