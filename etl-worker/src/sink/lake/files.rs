@@ -158,7 +158,7 @@ impl<'s> Files<'s> {
         let options = FormatOptions::default();
         columns
             .iter()
-            .zip(&self.sink.partition_by)
+            .zip(self.sink.partition_by)
             .map(|(column, column_name)| {
                 if column.is_null(row) {
                     return Ok(None);

@@ -29,7 +29,7 @@ const TEXTS: &[(&str, &[&str], &str)] = &[
         &["2024-02-29T12:30:00.123456789Z", "2024-02-29T12:30:00", "0001-01-01T00:00:00+01:00"],
         "nanoseconds, without an offset, before the year 1 in UTC",
     ),
-    ("binary", &["AP8", "AP9=", "_w==", "0xff"], "without padding, other spellings, hexadecimal"),
+    ("binary", &["AP8", "AP9=", "_w==", "\\x00ff"], "without padding, other spellings, hexadecimal"),
     ("uuid", &["6ba7b810", "6ba7b810-9dad-11d1-80b4-00c04fd430cg"], "too short, another letter"),
     ("json", &["{", "NaN", "{'a': 1}"], "no JSON"),
 ];

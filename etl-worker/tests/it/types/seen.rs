@@ -75,13 +75,12 @@ async fn sqlite(world: &World, columns: &[String], types: &[&str]) -> Table {
     let text = |row: &sqlx::sqlite::SqliteRow, at: usize| {
         let raw = row.try_get_raw(at).unwrap();
         // The type of the value, not of the column.
-        Some(match raw.type_info().name() {
-            "NULL" => return None,
+        (!raw.is_null()).then(|| match raw.type_info().name() {
             "INTEGER" | "BOOLEAN" => row.get_unchecked::<i64, _>(at).to_string(),
             "REAL" if types[at] == "float32" => narrow(row.get_unchecked(at)),
             "REAL" => row.get_unchecked::<f64, _>(at).to_string(),
             "BLOB" => format!("\\x{}", hexadecimal(&row.get_unchecked::<Vec<u8>, _>(at))),
-            "TEXT" => row.get_unchecked::<String, _>(at),
+            "TEXT" | "DATE" | "DATETIME" => row.get_unchecked::<String, _>(at),
             other => panic!("{} is {other}", row.columns()[at].name()),
         })
     };

@@ -21,6 +21,8 @@ pub(super) struct Value {
     pub(super) not_in: &'static [Source],
     /// Sinks that refuse it, and the error's code.
     pub(super) refused_by: &'static [(Sink, &'static str)],
+    /// Sinks in which it becomes another, equal one.
+    pub(super) becomes: &'static [(Sink, &'static str)],
 }
 
 impl Kind {
@@ -36,6 +38,11 @@ impl Kind {
 
     fn but(mut self, text: &str, refused_by: &'static [(Sink, &'static str)]) -> Self {
         self.values.push(Value { refused_by, ..Value::new(text, &format!("`{text}`")) });
+        self
+    }
+
+    fn becoming(mut self, others: &'static [(Sink, &'static str)]) -> Self {
+        self.values.last_mut().unwrap().becomes = others;
         self
     }
 
@@ -56,7 +63,12 @@ impl Kind {
 
 impl Value {
     fn new(text: &str, label: &str) -> Self {
-        Self { text: text.into(), label: label.into(), not_in: &[], refused_by: &[] }
+        Self { text: text.into(), label: label.into(), not_in: &[], refused_by: &[], becomes: &[] }
+    }
+
+    /// What is read back from the sink.
+    pub(super) fn wanted(&self, sink: Sink) -> &str {
+        self.becomes.iter().find(|(by, _)| *by == sink).map_or(&self.text, |(_, other)| other)
     }
 
     pub(super) fn refused_by(&self, sink: Sink) -> Option<&'static str> {
@@ -67,6 +79,8 @@ impl Value {
 const MYSQL: &[(Sink, &str)] = &[(Sink::Mysql, "type_unsupported")];
 const SQLITE: &[(Sink, &str)] = &[(Sink::Sqlite, "type_unsupported")];
 const MYSQL_SQLITE: &[(Sink, &str)] = &[(Sink::Mysql, "type_unsupported"), (Sink::Sqlite, "type_unsupported")];
+/// −0 equals 0, and these keep no sign of it.
+const ZERO: &[(Sink, &str)] = &[(Sink::Mysql, "0.0"), (Sink::Sqlite, "0.0")];
 const POSTGRES: &[(Sink, &str)] = &[(Sink::Postgres, "value_invalid")];
 
 /// All kinds. `null` of each is tried besides.
@@ -80,6 +94,7 @@ pub(super) fn kinds() -> Vec<Kind> {
         Kind::new("int64", "bigint", &["-9223372036854775808", "9007199254740993", "9223372036854775807"]),
         Kind::new("float32", "real", &["0.1", "16777216", "3.4028235e38", "-3.4028235e38", "1.1754944e-38", "1e-45"])
             .but("-0.0", &[])
+            .becoming(ZERO)
             .but("inf", MYSQL)
             .but("-inf", MYSQL)
             .but("NaN", MYSQL_SQLITE),
@@ -96,6 +111,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             ],
         )
         .but("-0.0", &[])
+        .becoming(ZERO)
         .but("inf", MYSQL)
         .but("-inf", MYSQL)
         .but("NaN", MYSQL_SQLITE),
