@@ -158,26 +158,13 @@ impl<'s> Files<'s> {
         let options = FormatOptions::default();
         columns
             .iter()
-            .zip(self.sink.partition_by)
-            .map(|(column, column_name)| {
+            .map(|column| {
                 if column.is_null(row) {
                     return Ok(None);
                 }
-                let text = ArrayFormatter::try_new(column, &options).map_err(failed)?.value(row).to_string();
-                if text.is_empty() || text == NULL_PARTITION {
-                    return Err(self.no_folder(column_name));
-                }
-                Ok(Some(text))
+                Ok(Some(ArrayFormatter::try_new(column, &options).map_err(failed)?.value(row).to_string()))
             })
             .collect()
-    }
-
-    /// Readers who go by folders would take such a value for NULL.
-    fn no_folder(&self, column: &str) -> RunError {
-        let message = format!(
-            "column {column}: an empty text, or {NULL_PARTITION}, has no folder of its own beside that of NULL; turn it into NULL or another text in a model: nullif({column}, '')"
-        );
-        RunError::at(Code::ValueInvalid, format!("{}.lake.partitionBy", self.sink.spec.field), message)
     }
 
     fn start(&mut self, partition: Vec<Option<String>>) -> Result<()> {
@@ -192,7 +179,7 @@ impl<'s> Files<'s> {
         let mut path = self.staging.clone();
         for (column, value) in self.sink.partition_by.iter().zip(&partition) {
             let value = match value.as_deref() {
-                None => NULL_PARTITION.into(),
+                None | Some("") => NULL_PARTITION.into(),
                 Some(value) => utf8_percent_encode(value, ESCAPED).to_string(),
             };
             path.push_str(&format!("/{column}={value}"));
