@@ -23,14 +23,15 @@ pub struct Column {
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 256)))]
     pub from: Option<String>,
     /// The type: string, boolean, int16, int32, int64, float32, float64, decimal(PRECISION,SCALE), date, timestamp
-    /// (without a zone) or timestamptz. A row with a value that is none is a bad row; nothing is rounded or cut.
+    /// (without a zone), timestamptz, binary, uuid or json. In csv, json and ndjson, binary is base64 (RFC 4648, padded).
+    /// A row with a value that is none is a bad row; nothing is rounded or cut.
     #[serde(rename = "type")]
     #[cfg_attr(
         feature = "crd",
         schemars(
             length(max = 32),
             regex(
-                pattern = r"^(string|boolean|int16|int32|int64|float32|float64|date|timestamp|timestamptz|decimal\([0-9]{1,2}, ?[0-9]{1,2}\))$"
+                pattern = r"^(string|boolean|int16|int32|int64|float32|float64|date|timestamp|timestamptz|binary|uuid|json|decimal\([0-9]{1,2}, ?[0-9]{1,2}\))$"
             )
         )
     )]
@@ -113,6 +114,12 @@ pub enum ColumnType {
     Timestamp,
     /// A point in time, to the microsecond, kept in UTC.
     TimestampTz,
+    /// Bytes.
+    Binary,
+    /// A universally unique identifier, kept as its 36 characters in lower case.
+    Uuid,
+    /// A JSON value, kept as the text that it came in.
+    Json,
 }
 
 impl ColumnType {
@@ -138,8 +145,11 @@ impl ColumnType {
             "date" => Ok(Self::Date),
             "timestamp" => Ok(Self::Timestamp),
             "timestamptz" => Ok(Self::TimestampTz),
+            "binary" => Ok(Self::Binary),
+            "uuid" => Ok(Self::Uuid),
+            "json" => Ok(Self::Json),
             _ => Err(format!(
-                "{text:?} is not a type; use string, boolean, int16, int32, int64, float32, float64, decimal(18,3), date, timestamp or timestamptz"
+                "{text:?} is not a type; use string, boolean, int16, int32, int64, float32, float64, decimal(18,3), date, timestamp, timestamptz, binary, uuid or json"
             )),
         }
     }
@@ -159,6 +169,9 @@ impl fmt::Display for ColumnType {
             Self::Date => f.write_str("date"),
             Self::Timestamp => f.write_str("timestamp"),
             Self::TimestampTz => f.write_str("timestamptz"),
+            Self::Binary => f.write_str("binary"),
+            Self::Uuid => f.write_str("uuid"),
+            Self::Json => f.write_str("json"),
         }
     }
 }
@@ -204,6 +217,9 @@ mod tests {
             "date",
             "timestamp",
             "timestamptz",
+            "binary",
+            "uuid",
+            "json",
         ] {
             assert_eq!(ColumnType::parse(text).unwrap().to_string(), text);
         }

@@ -14,6 +14,7 @@ mod infer;
 mod input;
 mod json;
 mod literal;
+mod marked;
 pub(crate) mod names;
 mod ndjson;
 mod object;
@@ -34,6 +35,7 @@ pub(crate) use self::contract::manifest_mark;
 pub use self::contract::{RecordedColumn, RecordedColumns};
 pub(crate) use self::literal::{literal, type_words};
 use crate::error::{Code, Result, RunError};
+use crate::logical;
 use crate::mask::Masks;
 use crate::rejected::SourceLog;
 use crate::source::RawInput;
@@ -42,6 +44,10 @@ use crate::source::RawInput;
 pub const BATCH_ROWS_MAX: usize = 8192;
 /// About the most bytes of a batch. Several are in flight between a source and its sinks, in a pod of 256 MiB.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
+/// The days that dates and times can have, from 1970: 0001-01-01 to 9999-12-31.
+pub(crate) const DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
+/// The same in microseconds, to the last one.
+pub(crate) const MICROS: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 /// The most bytes that an input may have when decompressed, so that a small file can't keep a run busy for days.
 pub const DECODED_BYTES_MAX: u64 = 200 << 30;
 
@@ -82,7 +88,7 @@ pub fn has_known_columns(source: &CheckedSource) -> bool {
 /// The Arrow type of a column type.
 pub fn arrow_type(t: ColumnType) -> DataType {
     match t {
-        ColumnType::String => DataType::Utf8,
+        ColumnType::String | ColumnType::Uuid | ColumnType::Json => DataType::Utf8,
         ColumnType::Boolean => DataType::Boolean,
         ColumnType::Int16 => DataType::Int16,
         ColumnType::Int32 => DataType::Int32,
@@ -94,6 +100,7 @@ pub fn arrow_type(t: ColumnType) -> DataType {
         ColumnType::Date => DataType::Date32,
         ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
         ColumnType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        ColumnType::Binary => DataType::Binary,
     }
 }
 
@@ -102,10 +109,10 @@ pub fn contract_schema(source: &CheckedSource) -> Result<SchemaRef> {
     Masks::keyless(source)?.schema(&schema(&source.columns))
 }
 
-/// The schema of a contract: required columns are not nullable, descriptions are in the fields' metadata.
+/// The schema of a contract: required columns are not nullable, descriptions and what texts are is in the fields' metadata.
 pub(crate) fn schema(columns: &[CheckedColumn]) -> SchemaRef {
     let field = |column: &CheckedColumn| {
-        let metadata = column.description.iter().map(|text| ("description".to_owned(), text.clone())).collect();
+        let metadata = logical::metadata(column.type_, column.description.as_deref());
         Field::new(&column.name, arrow_type(column.type_), !column.required).with_metadata(metadata)
     };
     Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))

@@ -12,6 +12,7 @@ pub mod fill;
 pub mod intervals;
 pub mod ledger;
 pub mod local;
+mod logical;
 pub mod manifest;
 pub mod mask;
 pub mod memory;

@@ -18,6 +18,7 @@ use report_api::checked::{CheckedMask, CheckedSource, MaskKind};
 use crate::decode;
 use crate::env::Env;
 use crate::error::{Code, Result, RunError};
+use crate::logical;
 
 /// What is left of a redacted value.
 const REDACTED: &str = "***";
@@ -134,7 +135,7 @@ impl Masks {
                     return Err(RunError::at(Code::TypeUnsupported, &mask.field, message));
                 }
             };
-            fields[at] = Arc::new(fields[at].as_ref().clone().with_data_type(masked));
+            fields[at] = Arc::new(logical::without_mark(fields[at].as_ref().clone().with_data_type(masked)));
         }
         Ok(Arc::new(Schema::new(fields)))
     }
@@ -175,18 +176,11 @@ fn masked(kind: &Kind, array: &ArrayRef) -> Option<ArrayRef> {
     match kind {
         Kind::Hash(None) => None,
         Kind::Hash(Some(key)) => {
-            let texts = texts(array)?;
-            let texts = texts.as_string_opt::<i32>()?;
-            let mut out = StringBuilder::with_capacity(texts.len(), texts.len() * HASH_BYTES);
-            let mut hash = String::with_capacity(HASH_BYTES);
-            for text in texts {
-                let masked = text.map(|text| {
-                    digest(key, text.as_bytes(), &mut hash);
-                    &hash
-                });
-                out.append_option(masked);
+            if let Some(values) = array.as_binary_opt::<i32>() {
+                return Some(hashes(key, values.iter()));
             }
-            Some(Arc::new(out.finish()))
+            let texts = texts(array)?;
+            Some(hashes(key, texts.as_string_opt::<i32>()?.iter().map(|text| text.map(str::as_bytes))))
         }
         Kind::Redact => {
             let mut out = StringBuilder::with_capacity(array.len(), array.len() * REDACTED.len());
@@ -205,6 +199,19 @@ fn masked(kind: &Kind, array: &ArrayRef) -> Option<ArrayRef> {
         Kind::Year => dates(array, |date| date.first_of_year()),
         Kind::Month => dates(array, |date| date.first_of_month()),
     }
+}
+
+fn hashes<'v>(key: &Hmac<Sha256>, values: impl ExactSizeIterator<Item = Option<&'v [u8]>>) -> ArrayRef {
+    let mut out = StringBuilder::with_capacity(values.len(), values.len() * HASH_BYTES);
+    let mut hash = String::with_capacity(HASH_BYTES);
+    for value in values {
+        let masked = value.map(|value| {
+            digest(key, value, &mut hash);
+            &hash
+        });
+        out.append_option(masked);
+    }
+    Arc::new(out.finish())
 }
 
 /// Values as their canonical texts: digits, ISO 8601, texts as they are.

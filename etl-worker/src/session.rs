@@ -1,5 +1,7 @@
 //! The one DataFusion session of a run: its SQL dialect, its memory and its disk, and what its errors mean.
 
+pub(crate) mod times;
+
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -131,7 +133,9 @@ pub fn open(env: &Env, parameters: Parameters) -> Result<SessionContext> {
     // Each sort sets this aside to be able to merge what it spilled. A join of eight tables has some 30 sorts at a time,
     // which the default of 10 MB would leave nothing for in a small container.
     options.execution.sort_spill_reservation_bytes = 1 << 20;
-    Ok(SessionContext::new_with_config_rt(config, runtime))
+    let context = SessionContext::new_with_config_rt(config, runtime);
+    context.register_udf(times::now());
+    Ok(context)
 }
 
 /// The same rows in the order of these columns; what doesn't fit into memory goes to scratch.

@@ -1,7 +1,6 @@
 //! The types that a model's columns may have on their way to sinks, and how others become one of them.
 //!
-//! Nothing is rounded or cut: a cast that does not hold a value ends the run. Timestamps count microseconds; the SQL
-//! engine's own functions that give nanoseconds are cut to them, as PostgreSQL does.
+//! Nothing is rounded or cut: a cast that does not hold a value ends the run. Timestamps count microseconds.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::logical_expr::ExprSchemable;
@@ -9,7 +8,7 @@ use datafusion::prelude::{DataFrame, Expr};
 use report_api::column::{COLUMN_NAME_BYTES_MAX, COLUMNS_MAX};
 
 use crate::error::{Code, Result, RunError};
-use crate::session::sql_error;
+use crate::session::{sql_error, times};
 
 /// The type that a sink gets for a column of a model, or None for a type that no sink knows.
 pub(crate) fn settled(type_: &DataType) -> Option<DataType> {
@@ -21,6 +20,7 @@ pub(crate) fn settled(type_: &DataType) -> Option<DataType> {
         | DataType::Float32
         | DataType::Float64
         | DataType::Utf8
+        | DataType::Binary
         | DataType::Date32
         | DataType::Timestamp(TimeUnit::Microsecond, None)
         | DataType::Decimal128(_, 0..) => type_.clone(),
@@ -33,6 +33,7 @@ pub(crate) fn settled(type_: &DataType) -> Option<DataType> {
         }
         DataType::Decimal256(_, scale @ 0..=38) => DataType::Decimal128(38, *scale),
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => DataType::Binary,
         DataType::Date64 => DataType::Date32,
         DataType::Timestamp(_, None) => DataType::Timestamp(TimeUnit::Microsecond, None),
         DataType::Timestamp(_, Some(_)) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
@@ -76,6 +77,10 @@ pub(crate) fn settle(frame: DataFrame, field: &str) -> Result<DataFrame> {
         columns.push(if wanted == *column.data_type() {
             expression.alias(name)
         } else {
+            let expression = match column.data_type() {
+                DataType::Timestamp(TimeUnit::Nanosecond, _) => times::whole_microseconds(expression, &field, name),
+                _ => expression,
+            };
             expression.cast_to(&wanted, &schema).map_err(|e| sql_error(e, &field))?.alias(name)
         });
     }

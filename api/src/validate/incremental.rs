@@ -73,7 +73,10 @@ fn cursor_family(field: &str, cursor: &str, columns: &[CheckedColumn], problems:
         | ColumnType::Boolean
         | ColumnType::Float32
         | ColumnType::Float64
-        | ColumnType::Decimal { .. } => {
+        | ColumnType::Decimal { .. }
+        | ColumnType::Binary
+        | ColumnType::Uuid
+        | ColumnType::Json => {
             let remedy = "take a timestamp, a date or a whole number";
             problems.add(field, format!("`{cursor}` is {}, which can't be a cursor; {remedy}", column.type_));
             None

@@ -97,7 +97,10 @@ pub(super) fn written(
             | ColumnType::Boolean
             | ColumnType::Date
             | ColumnType::Timestamp
-            | ColumnType::TimestampTz => problems.add(&at, format!("a {type_} is no number; leave it out")),
+            | ColumnType::TimestampTz
+            | ColumnType::Binary
+            | ColumnType::Uuid
+            | ColumnType::Json => problems.add(&at, format!("a {type_} is no number; leave it out")),
         }
         if matches!(format, Some(FormatKind::Json { .. } | FormatKind::NdJson | FormatKind::Parquet | FormatKind::Rows))
         {
@@ -157,7 +160,10 @@ fn time_format(format: &str, type_: ColumnType) -> Result<(), String> {
         | ColumnType::Int64
         | ColumnType::Float32
         | ColumnType::Float64
-        | ColumnType::Decimal { .. } => return Err(format!("a {type_} is no date; leave it out")),
+        | ColumnType::Decimal { .. }
+        | ColumnType::Binary
+        | ColumnType::Uuid
+        | ColumnType::Json => return Err(format!("a {type_} is no date; leave it out")),
     };
     // In the afternoon, on a day that is no month, east of Greenwich.
     let sample = datetime(2033, 11, 29, 13, 0, 0, 0);

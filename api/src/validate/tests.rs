@@ -354,7 +354,7 @@ fn a_wrong_source_says_what_to_write() {
         ),
         (
             "file: {path: a.csv}, columns: [{name: x, type: text}]",
-            "spec.sources[0].columns[0].type: \"text\" is not a type; use string, boolean, int16, int32, int64, float32, float64, decimal(18,3), date, timestamp or timestamptz",
+            "spec.sources[0].columns[0].type: \"text\" is not a type; use string, boolean, int16, int32, int64, float32, float64, decimal(18,3), date, timestamp, timestamptz, binary, uuid or json",
         ),
     ] {
         check_problem(ONE_SOURCE, &format!("sources: [{{name: a, {source}}}]"), want);

@@ -398,7 +398,8 @@ fn own_type(source: &CheckedSource, found: &Found<'_>) -> Result<ColumnType> {
     }
 }
 
-/// Whether every value of a type is one of another, or the two are the same.
+/// Whether every value of a type is one of another, or the two are the same. A text is looked at as it is read, where
+/// the other is one of those that are texts in a certain form.
 fn widens(from: ColumnType, to: ColumnType) -> bool {
     parquet::fits(&arrow_type(from), to)
 }

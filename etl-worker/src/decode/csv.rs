@@ -157,8 +157,9 @@ impl<R: Read + Send + 'static> Records for CsvRows<R> {
             };
             match file.field(*cell, &record, whole, scratch) {
                 Ok((text, quoted)) => {
-                    // Only a text can be empty and not NULL.
-                    let quoted = quoted && (column.type_ == ColumnType::String || !text.is_empty());
+                    // Only texts and bytes can be empty and not NULL.
+                    let can_be_empty = matches!(column.type_, ColumnType::String | ColumnType::Binary);
+                    let quoted = quoted && (can_be_empty || !text.is_empty());
                     let value = Some(&*text).filter(|text| !file.is_null(text, quoted));
                     rows.push(at, value, || place)?;
                 }

@@ -5,7 +5,7 @@ use datafusion::common::ScalarValue;
 use report_api::column::ColumnType;
 
 use super::text::quoted;
-use super::value;
+use super::{marked, value};
 
 /// The column type of an Arrow type; None for one that a contract can't name.
 fn column_type(type_: &DataType) -> Option<ColumnType> {
@@ -23,6 +23,7 @@ fn column_type(type_: &DataType) -> Option<ColumnType> {
         DataType::Date32 => ColumnType::Date,
         DataType::Timestamp(TimeUnit::Microsecond, None) => ColumnType::Timestamp,
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => ColumnType::TimestampTz,
+        DataType::Binary => ColumnType::Binary,
         _ => return None,
     })
 }
@@ -40,7 +41,9 @@ pub(crate) fn literal(text: &str, type_: &DataType) -> Result<ScalarValue, Strin
     };
     let Some(column) = column_type(type_) else { return Err(format!("no value can be written of the type {type_}")) };
     let read = match column {
-        ColumnType::String => Ok(ScalarValue::Utf8(Some(text.into()))),
+        // What a text is beyond that, Arrow's types don't say.
+        ColumnType::String | ColumnType::Uuid | ColumnType::Json => Ok(ScalarValue::Utf8(Some(text.into()))),
+        ColumnType::Binary => marked::binary(text).map(|value| ScalarValue::Binary(Some(value))),
         ColumnType::Boolean => value::boolean(text).map(|value| ScalarValue::Boolean(Some(value))),
         ColumnType::Int16 => value::integer(text).map(|value| ScalarValue::Int16(Some(value))),
         ColumnType::Int32 => value::integer(text).map(|value| ScalarValue::Int32(Some(value))),
@@ -82,13 +85,18 @@ mod tests {
             ("2024-02-30", DataType::Date32, Err("\"2024-02-30\" is not date")),
             ("2024-01-01T00:00:00Z", timestamptz.clone(), Ok("1704067200000000")),
             ("2024-01-01", timestamptz, Err("\"2024-01-01\" is not timestamptz")),
-            ("x", DataType::Binary, Err("no value can be written of the type Binary")),
+            ("AP8=", DataType::Binary, Ok("00FF")),
+            ("x", DataType::Binary, Err("\"x\" is not binary, which is base64")),
+            ("x", DataType::Float16, Err("no value can be written of the type Float16")),
         ] {
             let got = literal(text, &type_).map(|value| match value {
                 datafusion::common::ScalarValue::Decimal128(Some(value), ..) => {
                     format!("{}.{:02}", value / 100, value % 100)
                 }
                 datafusion::common::ScalarValue::TimestampMicrosecond(Some(value), _) => value.to_string(),
+                datafusion::common::ScalarValue::Binary(Some(value)) => {
+                    value.iter().map(|byte| format!("{byte:02X}")).collect()
+                }
                 other => other.to_string(),
             });
             match want {

@@ -1,7 +1,7 @@
 //! One JSON object as one row, for both JSON formats.
 //!
 //! Numbers are read from their digits, never through a float. Objects and arrays are text for `string` columns and an
-//! error for others. A key that is missing or null is NULL.
+//! error for others; a `json` column has any value but null as it stands there, a text with its quotes. A key that is missing or null is NULL.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -175,6 +175,7 @@ impl Objects {
             }
             match raw.as_bytes().first() {
                 Some(b'n') => rows.push(at, None, || place)?,
+                _ if column.type_ == ColumnType::Json => rows.push(at, Some(raw), || place)?,
                 // Without escapes, what is between the quotes is the text.
                 Some(b'"') if !raw.contains('\\') => rows.push(at, raw.get(1..raw.len() - 1), || place)?,
                 Some(b'"') => {
@@ -186,7 +187,7 @@ impl Objects {
                 Some(b'{' | b'[') if column.type_ != ColumnType::String => {
                     let (name, kind, type_) = (&column.name, kind(raw).unwrap_or("a value"), column.type_);
                     let message = format!(
-                        "{place}, column {name}: {kind} is not {type_}; make the column a string to keep it as JSON text"
+                        "{place}, column {name}: {kind} is not {type_}; make the column json or a string to keep it as JSON text"
                     );
                     rows.bad(at, RunError::at(Code::ValueInvalid, &column.field, message), || place)?;
                 }

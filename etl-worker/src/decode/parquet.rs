@@ -2,16 +2,18 @@
 //!
 //! With columns, only those are read; a type that is not the contract's has to fit into it without loss. Without, all
 //! are read under their snake_case names, as the nearest of our types. A row with NULL in a required column is a bad
-//! row. Memory: a page of each column and one batch.
-//! Errors: `type_unsupported` by the column's name, `column_missing`, `value_invalid` for a NULL in a required column.
+//! row; a value that can't be kept exactly ends the run: see `exact`. Memory: a page of each column and one batch.
+//! Errors: `type_unsupported` by the column's name, `column_missing`, `value_invalid`.
+
+mod exact;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options, filter};
-use arrow::datatypes::{DataType, Fields, SchemaRef, TimeUnit};
+use arrow::compute::filter;
+use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -22,6 +24,7 @@ use super::contract::{self, Found, FoundType};
 use super::rows::{Place, null};
 use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Decoder, arrow_type, input, names, schema};
 use crate::error::{Code, Result, RunError};
+use crate::logical::Logical;
 use crate::rejected::SourceLog;
 use crate::source::RawInput;
 
@@ -37,10 +40,8 @@ pub(super) fn open(input: &RawInput, source: &CheckedSource, log: &Arc<SourceLog
     if source.columns.is_empty() && log.known().is_none() {
         check_own_types(&fields, source)?;
     }
-    let found: Vec<Found<'_>> = fields
-        .iter()
-        .map(|field| Found { name: field.name(), type_: FoundType::Typed(own_type(field.data_type())) })
-        .collect();
+    let found: Vec<Found<'_>> =
+        fields.iter().map(|field| Found { name: field.name(), type_: FoundType::Typed(own_type_of(field)) }).collect();
     let mut columns = contract::settle(source, &found, log, || Ok(Vec::new()))?;
     let file_names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
     let roots = names::find(&columns, &file_names, &source.field)?;
@@ -148,14 +149,20 @@ impl Batches {
     fn array(&self, column: &CheckedColumn, array: Option<&ArrayRef>, rows: usize) -> Result<ArrayRef> {
         let type_ = arrow_type(column.type_);
         let Some(array) = array else { return Ok(new_null_array(&type_, rows)) };
-        let options = CastOptions { safe: false, ..CastOptions::default() };
-        let array = cast_with_options(array, &type_, &options).map_err(|error| {
-            let message = format!("column {}: after row {}, a value is not {}", column.name, self.row, column.type_);
-            let error_here = RunError::at(Code::ValueInvalid, &column.field, message);
-            // The cause shows the value.
-            if self.log.masks().any() { error_here } else { error_here.caused_by(error) }
-        })?;
-        Ok(array)
+        exact::array(array, column.type_).map_err(|misfit| {
+            let (name, type_) = (&column.name, column.type_);
+            let place = match misfit.row {
+                Some(row) => format!("row {}, column {name}", self.row + row as u64 + 1),
+                None => format!("column {name}, after row {}", self.row),
+            };
+            let message = format!("{place}: a value is not {type_}{}; correct the input", misfit.words);
+            let error = RunError::at(Code::ValueInvalid, &column.field, message);
+            match misfit.cause {
+                // The cause shows the value.
+                Some(cause) if !self.log.masks().any() => error.caused_by(cause),
+                Some(_) | None => error,
+            }
+        })
     }
 }
 
@@ -170,21 +177,29 @@ fn raw(batch: &RecordBatch, row: usize) -> Vec<u8> {
 
 /// Refuses a file without a contract by the type of a column.
 fn check_own_types(fields: &Fields, source: &CheckedSource) -> Result<()> {
-    match fields.iter().find(|field| own_type(field.data_type()).is_none()) {
+    match fields.iter().find(|field| own_type_of(field).is_none()) {
         None => Ok(()),
         Some(field) => {
             let (name, type_) = (field.name(), field.data_type());
-            let remedy = remedy(type_);
             Err(RunError::at(
                 Code::TypeUnsupported,
                 &source.field,
-                format!("the column {name:?} has the type {type_}{remedy}, or list the columns to read without it"),
+                format!("the column {name:?} has the type {type_}{REMEDY}, or list the columns to read without it"),
             ))
         }
     }
 }
 
-/// The nearest of our types, if there is one without loss.
+/// The nearest type of ours, if there is one without loss. Files of this program's own say what their texts are.
+fn own_type_of(field: &Field) -> Option<ColumnType> {
+    match (own_type(field.data_type())?, Logical::of(field)) {
+        (ColumnType::String, Some(Logical::Uuid)) => Some(ColumnType::Uuid),
+        (ColumnType::String, Some(Logical::Json)) => Some(ColumnType::Json),
+        (type_, Some(_) | None) => Some(type_),
+    }
+}
+
+/// The nearest type of ours, if there is one without loss. Nanoseconds are looked at value by value.
 fn own_type(type_: &DataType) -> Option<ColumnType> {
     Some(match type_ {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => ColumnType::String,
@@ -197,9 +212,11 @@ fn own_type(type_: &DataType) -> Option<ColumnType> {
         DataType::Float16 | DataType::Float32 => ColumnType::Float32,
         DataType::Float64 => ColumnType::Float64,
         DataType::Date32 => ColumnType::Date,
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => return None,
         DataType::Timestamp(_, None) => ColumnType::Timestamp,
         DataType::Timestamp(_, Some(_)) => ColumnType::TimestampTz,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            ColumnType::Binary
+        }
         _ => {
             let (precision, scale) = decimal(type_)?;
             let scale = u8::try_from(scale).ok().filter(|scale| precision <= 38 && *scale <= precision)?;
@@ -212,7 +229,7 @@ fn check_type(column: &CheckedColumn, type_: &DataType) -> Result<()> {
     if fits(type_, column.type_) {
         return Ok(());
     }
-    let own = own_type(type_).map_or_else(|| remedy(type_).to_owned(), |own| format!("; declare it as {own}"));
+    let own = own_type(type_).map_or_else(|| REMEDY.to_owned(), |own| format!("; declare it as {own}"));
     let message = format!("column {}: the file has it as {type_}, which is not {}{own}", column.name, column.type_);
     Err(RunError::at(Code::TypeUnsupported, &column.field, message))
 }
@@ -226,7 +243,11 @@ pub(super) fn fits(type_: &DataType, want: ColumnType) -> bool {
         return true;
     }
     match want {
-        ColumnType::String => matches!(type_, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
+        ColumnType::String | ColumnType::Json => {
+            matches!(type_, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+        }
+        ColumnType::Uuid => *type_ == DataType::FixedSizeBinary(exact::UUID_BYTES) || fits(type_, ColumnType::String),
+        ColumnType::Binary => own_type(type_) == Some(ColumnType::Binary),
         ColumnType::Boolean => *type_ == DataType::Boolean,
         ColumnType::Int16 => integer_bits(type_).is_some_and(|bits| bits <= 16),
         ColumnType::Int32 => integer_bits(type_).is_some_and(|bits| bits <= 32),
@@ -251,8 +272,8 @@ pub(super) fn fits(type_: &DataType, want: ColumnType) -> bool {
             })
         }
         ColumnType::Date => *type_ == DataType::Date32,
-        ColumnType::Timestamp => matches!(type_, DataType::Timestamp(unit, None) if *unit != TimeUnit::Nanosecond),
-        ColumnType::TimestampTz => matches!(type_, DataType::Timestamp(unit, Some(_)) if *unit != TimeUnit::Nanosecond),
+        ColumnType::Timestamp => matches!(type_, DataType::Timestamp(_, None)),
+        ColumnType::TimestampTz => matches!(type_, DataType::Timestamp(_, Some(_))),
     }
 }
 
@@ -278,12 +299,7 @@ fn decimal(type_: &DataType) -> Option<(u8, i8)> {
     }
 }
 
-fn remedy(type_: &DataType) -> &'static str {
-    match type_ {
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => ", finer than a microsecond; have it written in microseconds",
-        _ => ", which no column can have; have it written as another type",
-    }
-}
+const REMEDY: &str = ", which no column can have; have it written as another type";
 
 /// For each column its place in a batch: columns that are read come in the file's order, each once.
 fn places(roots: &[Option<usize>]) -> Vec<Option<usize>> {

@@ -8,17 +8,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder,
+    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow::compute::filter;
 use arrow::datatypes::SchemaRef;
 use report_api::checked::{CheckedColumn, Written};
 use report_api::column::ColumnType;
+use uuid::fmt::Hyphenated;
 
 use super::text::quoted;
 use super::value::{self, Misfit};
-use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Decoder, arrow_type, schema};
+use super::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, Decoder, arrow_type, marked, schema};
 use crate::error::{Code, Result, RunError};
 use crate::rejected::SourceLog;
 
@@ -158,7 +160,7 @@ impl Rows {
         let builder = &mut self.builders[column];
         let appended = match (value, &self.columns[column].written) {
             (Some(text), Written::Plain) => {
-                if matches!(builder, Builder::String(_)) {
+                if builder.has_text() {
                     self.text_bytes += text.len();
                 }
                 builder.append(text)
@@ -302,6 +304,9 @@ enum Builder {
     Date(Date32Builder),
     Timestamp(TimestampMicrosecondBuilder),
     TimestampTz(TimestampMicrosecondBuilder),
+    Binary(BinaryBuilder),
+    Uuid(StringBuilder),
+    Json(StringBuilder),
 }
 
 impl Builder {
@@ -324,6 +329,9 @@ impl Builder {
                 let builder = TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(arrow_type(type_));
                 Self::TimestampTz(builder)
             }
+            ColumnType::Binary => Self::Binary(BinaryBuilder::with_capacity(rows, text_bytes)),
+            ColumnType::Uuid => Self::Uuid(StringBuilder::with_capacity(rows, text_bytes)),
+            ColumnType::Json => Self::Json(StringBuilder::with_capacity(rows, text_bytes)),
         }
     }
 
@@ -342,6 +350,12 @@ impl Builder {
             Self::Date(builder) => builder.append_value(value::day(text)?),
             Self::Timestamp(builder) => builder.append_value(value::timestamp(text)?),
             Self::TimestampTz(builder) => builder.append_value(value::timestamptz(text)?),
+            Self::Binary(builder) => builder.append_value(marked::binary(text)?),
+            Self::Uuid(builder) => builder.append_value(marked::uuid(text, &mut [0; Hyphenated::LENGTH])?),
+            Self::Json(builder) => {
+                marked::json(text)?;
+                builder.append_value(text);
+            }
         }
         Ok(())
     }
@@ -360,7 +374,10 @@ impl Builder {
             | Self::Int64(_)
             | Self::Float32(_)
             | Self::Float64(_)
-            | Self::Decimal { .. } => self.append(text)?,
+            | Self::Decimal { .. }
+            | Self::Binary(_)
+            | Self::Uuid(_)
+            | Self::Json(_) => self.append(text)?,
         }
         Ok(())
     }
@@ -368,7 +385,8 @@ impl Builder {
     /// How many values it holds.
     fn rows(&self) -> usize {
         match self {
-            Self::String(builder) => builder.len(),
+            Self::String(builder) | Self::Uuid(builder) | Self::Json(builder) => builder.len(),
+            Self::Binary(builder) => builder.len(),
             Self::Boolean(builder) => builder.len(),
             Self::Int16(builder) => builder.len(),
             Self::Int32(builder) => builder.len(),
@@ -383,7 +401,8 @@ impl Builder {
 
     fn append_null(&mut self) {
         match self {
-            Self::String(builder) => builder.append_null(),
+            Self::String(builder) | Self::Uuid(builder) | Self::Json(builder) => builder.append_null(),
+            Self::Binary(builder) => builder.append_null(),
             Self::Boolean(builder) => builder.append_null(),
             Self::Int16(builder) => builder.append_null(),
             Self::Int32(builder) => builder.append_null(),
@@ -398,7 +417,8 @@ impl Builder {
 
     fn finish(self) -> ArrayRef {
         match self {
-            Self::String(mut builder) => Arc::new(builder.finish()),
+            Self::String(mut builder) | Self::Uuid(mut builder) | Self::Json(mut builder) => Arc::new(builder.finish()),
+            Self::Binary(mut builder) => Arc::new(builder.finish()),
             Self::Boolean(mut builder) => Arc::new(builder.finish()),
             Self::Int16(mut builder) => Arc::new(builder.finish()),
             Self::Int32(mut builder) => Arc::new(builder.finish()),
@@ -414,8 +434,16 @@ impl Builder {
     /// What the texts of this batch took: the next one will be like it.
     fn text_bytes(&self) -> usize {
         match self {
-            Self::String(builder) => builder.values_slice().len().min(BATCH_BYTES_MAX),
+            Self::String(builder) | Self::Uuid(builder) | Self::Json(builder) => {
+                builder.values_slice().len().min(BATCH_BYTES_MAX)
+            }
+            Self::Binary(builder) => builder.values_slice().len().min(BATCH_BYTES_MAX),
             _ => 0,
         }
+    }
+
+    /// Whether its values have a length of their own.
+    fn has_text(&self) -> bool {
+        matches!(self, Self::String(_) | Self::Binary(_) | Self::Uuid(_) | Self::Json(_))
     }
 }

@@ -443,8 +443,8 @@ mod parquet {
     use std::sync::Arc;
 
     use arrow::array::{
-        ArrayRef, BinaryArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array,
-        LargeStringArray, RecordBatch, StringArray, StringViewArray, TimestampMillisecondArray,
+        ArrayRef, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array, LargeStringArray,
+        RecordBatch, StringArray, StringViewArray, Time64MicrosecondArray, TimestampMillisecondArray,
         TimestampNanosecondArray, UInt64Array,
     };
     use arrow::datatypes::Int32Type;
@@ -531,8 +531,8 @@ mod parquet {
 
     #[test]
     fn types_that_do_not_fit_are_refused_by_name() {
-        let nanos = file(vec![("at", Arc::new(TimestampNanosecondArray::from(vec![0])) as ArrayRef)]);
-        let bytes = file(vec![("b", Arc::new(BinaryArray::from(vec![&b"x"[..]])) as ArrayRef)]);
+        let nanos = file(vec![("at", Arc::new(TimestampNanosecondArray::from(vec![1000, 1])) as ArrayRef)]);
+        let times = file(vec![("b", Arc::new(Time64MicrosecondArray::from(vec![0])) as ArrayRef)]);
         let twice = file(vec![
             ("a b", Arc::new(Int64Array::from(vec![0])) as ArrayRef),
             ("A-B", Arc::new(Float64Array::from(vec![0.0]))),
@@ -541,14 +541,14 @@ mod parquet {
             (
                 &[][..],
                 &nanos,
-                "spec.sources[0]: the column \"at\" has the type Timestamp(ns), finer than a microsecond;",
+                "spec.sources[0]: row 2, column at: a value is not timestamp, it is finer than a microsecond; correct",
             ),
             (
                 &["at:timestamp"],
                 &nanos,
-                "spec.sources[0].columns[0]: column at: the file has it as Timestamp(ns), which is not timestamp, finer than a microsecond; have it written in microseconds",
+                "spec.sources[0].columns[0]: row 2, column at: a value is not timestamp, it is finer than a microsecond; correct",
             ),
-            (&[], &bytes, "spec.sources[0]: the column \"b\" has the type Binary, which no column can have;"),
+            (&[], &times, "spec.sources[0]: the column \"b\" has the type Time64(µs), which no column can have;"),
             (&[], &twice, "spec.sources[0]: the columns \"a b\" and \"A-B\" both become a_b;"),
         ] {
             check(FormatKind::Parquet, contract, file, Err(want));

@@ -33,6 +33,8 @@ pub(super) enum Misfit {
     Offset,
     /// It has no offset where one has to be.
     NoOffset,
+    /// It is not base64.
+    Base64,
 }
 
 /// What to add to "… is not TYPE".
@@ -45,6 +47,7 @@ impl fmt::Display for Misfit {
             Self::Nanoseconds => ", it is finer than a microsecond",
             Self::Offset => ", it has an offset from UTC (that would be timestamptz)",
             Self::NoOffset => ", it has no offset from UTC (that would be timestamp)",
+            Self::Base64 => ", which is base64 with its padding (RFC 4648)",
         })
     }
 }
@@ -105,13 +108,20 @@ pub(super) fn integer<T: TryFrom<i128>>(text: &str) -> Result<T, Misfit> {
 /// A floating-point number of 32 bits: the nearest one, as everywhere. NaN and ±Infinity by name.
 pub(super) fn float32(text: &str) -> Result<f32, Misfit> {
     let value: f32 = text.parse().map_err(|_| Misfit::Form)?;
-    if value.is_infinite() && names_no_infinity(text) { Err(Misfit::Range) } else { Ok(value) }
+    let lost = value.is_infinite() && names_no_infinity(text) || value == 0.0 && !names_zero(text);
+    if lost { Err(Misfit::Range) } else { Ok(value) }
 }
 
 /// A floating-point number of 64 bits: the nearest one, as everywhere. NaN and ±Infinity by name.
 pub(super) fn float64(text: &str) -> Result<f64, Misfit> {
     let value: f64 = text.parse().map_err(|_| Misfit::Form)?;
-    if value.is_infinite() && names_no_infinity(text) { Err(Misfit::Range) } else { Ok(value) }
+    let lost = value.is_infinite() && names_no_infinity(text) || value == 0.0 && !names_zero(text);
+    if lost { Err(Misfit::Range) } else { Ok(value) }
+}
+
+/// Whether all digits before the exponent are zeros: 1e-400 is a number, too, and not zero.
+fn names_zero(text: &str) -> bool {
+    text.bytes().take_while(|byte| !matches!(byte, b'e' | b'E')).all(|byte| !matches!(byte, b'1'..=b'9'))
 }
 
 fn names_no_infinity(text: &str) -> bool {

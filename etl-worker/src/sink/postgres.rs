@@ -11,6 +11,7 @@ mod connect;
 mod copy;
 mod outlook;
 mod staging;
+mod wire;
 
 use std::sync::Arc;
 

@@ -21,3 +21,4 @@ mod raw;
 mod real_data;
 mod recovery;
 mod tpch;
+mod types;

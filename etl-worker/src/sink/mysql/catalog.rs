@@ -1,6 +1,6 @@
 //! What a table in MySQL is like, what depends on it, whether rows fit into it, and the run's table.
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use report_api::checked::{CheckedSink, SinkMode};
@@ -8,6 +8,7 @@ use report_api::sink::OnSchemaChange;
 
 use super::values::type_name;
 use crate::error::{Code, Result, RunError};
+use crate::logical::Logical;
 use crate::quote::ident;
 use crate::sink::database::TableOwner;
 
@@ -222,7 +223,7 @@ impl Target {
         }
         let (mut wrong, mut adds) = (Vec::new(), Vec::new());
         for field in schema.fields() {
-            let wanted = type_name(field.data_type(), false).unwrap_or_default();
+            let wanted = type_name(field, false).unwrap_or_default();
             match self.columns.iter().find(|column| column.name == *field.name()) {
                 None if spec.on_schema_change == OnSchemaChange::AddColumns => {
                     adds.push((field.name().clone(), wanted));
@@ -234,7 +235,7 @@ impl Target {
                 Some(column) if column.is_generated() => {
                     wrong.push(format!("{} is generated in {name}; leave it out", column.name));
                 }
-                Some(column) if !column.holds(field.data_type()) => {
+                Some(column) if !column.holds(field) => {
                     let mut message = format!(
                         "{} is {} in {name} but {wanted} in {}; cast it in the model, or change the table",
                         column.name, column.type_, spec.from
@@ -314,8 +315,9 @@ impl TargetColumn {
         self.nullable || self.has_default || self.is_generated() || self.extra.contains("AUTO_INCREMENT")
     }
 
-    /// Whether it holds every value of a type.
-    fn holds(&self, type_: &DataType) -> bool {
+    /// Whether it holds every value of the rows' column, or says so when one does not fit.
+    fn holds(&self, field: &Field) -> bool {
+        let type_ = field.data_type();
         let name = self.type_.split('(').next().unwrap_or_default().trim();
         if self.type_.contains("unsigned") {
             return false;
@@ -332,7 +334,13 @@ impl TargetColumn {
             DataType::Int64 => name == "bigint" || decimal(19, 0),
             DataType::Float32 | DataType::Float64 => name == "double",
             // CHAR loses spaces at the end. What is too long ends the run when it is loaded.
-            DataType::Utf8 => matches!(name, "varchar" | "tinytext" | "text" | "mediumtext" | "longtext"),
+            DataType::Utf8 => match Logical::of(field) {
+                Some(Logical::Uuid) => matches!(name, "uuid" | "char") || is_text(name),
+                Some(Logical::Json) => name == "json" || is_text(name),
+                // An enum takes other words than it was given: those of another case, and numbers of words.
+                None => is_text(name),
+            },
+            DataType::Binary => matches!(name, "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob"),
             DataType::Date32 => name == "date",
             DataType::Timestamp(_, None) => name == "datetime" && self.time_precision == Some(6),
             DataType::Timestamp(_, Some(_)) => {
@@ -344,6 +352,10 @@ impl TargetColumn {
             _ => false,
         }
     }
+}
+
+fn is_text(name: &str) -> bool {
+    matches!(name, "varchar" | "tinytext" | "text" | "mediumtext" | "longtext")
 }
 
 /// The pipelines' sinks that write a table.
@@ -408,7 +420,7 @@ mod tests {
                 scale: numbers.1,
                 time_precision,
             };
-            assert_eq!(column.holds(&type_), want, "{type_} into {target}");
+            assert_eq!(column.holds(&Field::new("c", type_.clone(), true)), want, "{type_} into {target}");
         }
     }
 }

@@ -3,7 +3,9 @@
 //! With LOCAL, the server can't stop the client, and so turns every error into a warning and goes on: a value that is
 //! too long is cut, a row whose key is there is left out. What was loaded counts only if there is no warning.
 
-use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
@@ -16,7 +18,7 @@ use super::connect::{code, run_error};
 use super::values;
 use crate::error::{Code, Result, RunError};
 use crate::observe::RowStream;
-use crate::quote::idents;
+use crate::quote::{ident, idents};
 use crate::sink::postgres::Database;
 
 /// Bytes that are sent at once.
@@ -56,11 +58,23 @@ impl Into<'_> {
     }
 
     fn load_statement(&self) -> String {
+        let (mut places, mut sets) = (Vec::new(), Vec::new());
+        for (at, field) in self.schema.fields().iter().enumerate() {
+            let (name, variable) = (ident(field.name()), format!("@v{at}"));
+            match values::unpacked(field.data_type(), &variable) {
+                Some(value) => {
+                    places.push(variable);
+                    sets.push(format!("{name} = {value}"));
+                }
+                None => places.push(name),
+            }
+        }
+        let set = if sets.is_empty() { String::new() } else { format!(" SET {}", sets.join(", ")) };
         format!(
             "LOAD DATA LOCAL INFILE 'rows' INTO TABLE {} CHARACTER SET utf8mb4
-             FIELDS TERMINATED BY '\\t' ENCLOSED BY '' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' STARTING BY '' ({})",
+             FIELDS TERMINATED BY '\\t' ENCLOSED BY '' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' STARTING BY '' ({}){set}",
             self.table,
-            self.columns()
+            places.join(", ")
         )
     }
 
@@ -191,7 +205,8 @@ impl Into<'_> {
 
     async fn insert(&self, connection: &mut Conn, mut rows: RowStream) -> Result<u64> {
         let columns = self.schema.fields().len().max(1);
-        let marks = format!("({})", vec!["?"; columns].join(", "));
+        let mark = |field: &Arc<Field>| values::unpacked(field.data_type(), "?").unwrap_or_else(|| "?".into());
+        let marks = format!("({})", self.schema.fields().iter().map(mark).collect::<Vec<_>>().join(", "));
         let rows_max = (PARAMETERS_MAX / columns).max(1);
         let mut count = 0;
         let mut pending: Vec<Value> = Vec::new();

@@ -4,7 +4,7 @@ use arrow::datatypes::SchemaRef;
 use mysql_async::Conn;
 
 use super::catalog::{self, Target};
-use super::values::type_name;
+use super::values::{self, type_name};
 use super::{MysqlSink, PreparedMode};
 use crate::error::{Code, Result, RunError};
 use crate::quote::{ident, idents, mysql_literal};
@@ -15,7 +15,7 @@ const IDENTIFIER_BYTES_MAX: usize = 64;
 
 /// Refuses what MySQL has no type for, by name, before anything is read.
 pub(super) fn refuse_unknown_types(schema: &SchemaRef, field: &str) -> Result<()> {
-    match schema.fields().iter().find(|column| type_name(column.data_type(), false).is_none()) {
+    match schema.fields().iter().find(|column| type_name(column, false).is_none()) {
         None => Ok(()),
         Some(column) => Err(RunError::at(
             Code::TypeUnsupported,
@@ -75,10 +75,11 @@ impl StagingTable<'_> {
         for field in self.schema.fields() {
             let name = field.name();
             let in_key = spec.primary_key.contains(name) || spec.indexes.iter().any(|index| index.contains(name));
-            let type_ = type_name(field.data_type(), in_key).unwrap_or_default();
+            let type_ = type_name(field, in_key).unwrap_or_default();
             let not_null = if spec.primary_key.contains(name) { " NOT NULL" } else { "" };
             let comment = field.metadata().get("description").map(|text| format!(" COMMENT {}", mysql_literal(text)));
-            parts.push(format!("{} {type_}{not_null}{}", ident(name), comment.unwrap_or_default()));
+            let rule = values::rule(field).map(|rule| format!(" {rule}")).unwrap_or_default();
+            parts.push(format!("{} {type_}{not_null}{}{rule}", ident(name), comment.unwrap_or_default()));
         }
         if !spec.primary_key.is_empty() {
             parts.push(format!("PRIMARY KEY ({})", idents(&spec.primary_key)));

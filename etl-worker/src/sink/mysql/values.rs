@@ -4,10 +4,13 @@ use std::io::Write;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, DecimalType, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, DecimalType, Field, Float32Type, Float64Type, Int16Type, Int32Type,
+    Int64Type, TimestampMicrosecondType,
 };
 use arrow::temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime};
+
+use crate::logical::Logical;
+use crate::quote::ident;
 
 /// Characters of a text in a key or index: three such columns fit into the 3,072 bytes that an index of InnoDB takes.
 pub(super) const KEY_CHARS_MAX: usize = 255;
@@ -18,21 +21,36 @@ const DAYS: std::ops::RangeInclusive<i64> = -354_285..=2_932_896;
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// The MySQL type of a column. Text in a key needs a length.
-pub(super) fn type_name(type_: &DataType, in_key: bool) -> Option<String> {
-    Some(match type_ {
+pub(super) fn type_name(field: &Field, in_key: bool) -> Option<String> {
+    Some(match field.data_type() {
         DataType::Boolean => "tinyint(1)".into(),
         DataType::Int16 => "smallint".into(),
         DataType::Int32 => "int".into(),
         DataType::Int64 => "bigint".into(),
         // FLOAT is shown with six digits.
         DataType::Float32 | DataType::Float64 => "double".into(),
+        DataType::Utf8 if Logical::of(field) == Some(Logical::Uuid) => "char(36)".into(),
         DataType::Utf8 if in_key => format!("varchar({KEY_CHARS_MAX})"),
         DataType::Utf8 => "longtext".into(),
+        DataType::Binary if in_key => format!("varbinary({KEY_CHARS_MAX})"),
+        DataType::Binary => "longblob".into(),
         DataType::Date32 => "date".into(),
         DataType::Timestamp(..) => "datetime(6)".into(),
         DataType::Decimal128(precision, scale) if *scale <= SCALE_MAX => format!("decimal({precision},{scale})"),
         _ => return None,
     })
+}
+
+/// The rule that a new table has for a column besides its type. JSON is a text with this rule, as in MariaDB: MySQL's own
+/// type would make floats of its numbers.
+pub(super) fn rule(field: &Field) -> Option<String> {
+    (Logical::of(field) == Some(Logical::Json)).then(|| format!("CHECK (json_valid({}))", ident(field.name())))
+}
+
+/// What makes the column's value of what [`write`] gave, as SQL, where that is not the value itself: bytes go as
+/// hexadecimal digits, since they are no text in any encoding.
+pub(super) fn unpacked(type_: &DataType, value: &str) -> Option<String> {
+    (*type_ == DataType::Binary).then(|| format!("unhex({value})"))
 }
 
 /// Writes a value as text; false for NULL. The error says why MySQL can't hold it.
@@ -48,6 +66,7 @@ pub(super) fn write(into: &mut Vec<u8>, column: &ArrayRef, row: usize) -> Result
         DataType::Float32 => number(into, f64::from(column.as_primitive::<Float32Type>().value(row)))?,
         DataType::Float64 => number(into, column.as_primitive::<Float64Type>().value(row))?,
         DataType::Utf8 => into.write_all(column.as_string::<i32>().value(row).as_bytes()),
+        DataType::Binary => column.as_binary::<i32>().value(row).iter().try_for_each(|byte| write!(into, "{byte:02x}")),
         DataType::Date32 => {
             let day = column.as_primitive::<Date32Type>().value(row);
             in_range(i64::from(day))?;

@@ -1,6 +1,6 @@
 //! What a table in PostgreSQL is like, what depends on it, and whether rows fit into it.
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use report_api::checked::{CheckedSink, SinkMode};
 use report_api::sink::OnSchemaChange;
 use sqlx::postgres::PgConnection;
@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::copy::type_name;
 use crate::error::{Code, Result, RunError};
+use crate::logical::Logical;
 use crate::quote::ident;
 use crate::sink::database::TableOwner;
 
@@ -44,6 +45,7 @@ pub(super) struct TargetColumn {
     can_be_left_out: bool,
     pub(super) not_null: bool,
     generated: bool,
+    is_enum: bool,
 }
 
 /// Makes the target's schema if it is missing.
@@ -92,7 +94,8 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
 
     let columns = sqlx::query(
         "SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type,
-                attnotnull AS not_null, NOT attnotnull OR atthasdef OR attidentity <> '' AS can_be_left_out, attgenerated <> '' OR attidentity = 'a' AS generated
+                attnotnull AS not_null, NOT attnotnull OR atthasdef OR attidentity <> '' AS can_be_left_out, attgenerated <> '' OR attidentity = 'a' AS generated,
+                EXISTS (SELECT 1 FROM pg_type t WHERE t.oid = atttypid AND t.typtype = 'e') AS is_enum
          FROM pg_attribute WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
     )
     .bind(oid)
@@ -107,6 +110,7 @@ pub(super) async fn read(connection: &mut PgConnection, schema: &str, table: &st
                 can_be_left_out: row.try_get("can_be_left_out")?,
                 not_null: row.try_get("not_null")?,
                 generated: row.try_get("generated")?,
+                is_enum: row.try_get("is_enum")?,
             })
         })
         .collect::<sqlx::Result<_>>()?;
@@ -192,7 +196,7 @@ impl Target {
         }
         let (mut wrong, mut adds) = (Vec::new(), Vec::new());
         for field in schema.fields() {
-            let wanted = type_name(field.data_type()).unwrap_or_default();
+            let wanted = type_name(field).unwrap_or_default();
             match self.columns.iter().find(|column| column.name == *field.name()) {
                 None if spec.on_schema_change == OnSchemaChange::AddColumns => {
                     adds.push((field.name().clone(), wanted));
@@ -204,7 +208,7 @@ impl Target {
                 Some(column) if column.generated => {
                     wrong.push(format!("{} is generated in {name}; leave it out", column.name))
                 }
-                Some(column) if !holds(&column.type_name, field.data_type()) => wrong.push(format!(
+                Some(column) if !column.holds(field) => wrong.push(format!(
                     "{} is {} in {name} but {wanted} in {}; cast it in the model, or change the table",
                     column.name, column.type_name, spec.from
                 )),
@@ -276,16 +280,35 @@ impl Target {
             && self.columns.iter().zip(schema.fields()).all(|(column, field)| {
                 column.name == *field.name()
                     && !column.generated
-                    && type_name(field.data_type()).as_ref() == Some(&column.type_name)
+                    && type_name(field).as_ref() == Some(&column.type_name)
             })
     }
 }
 
-/// Whether a column of a type holds every value of the rows' type.
-fn holds(target: &str, type_: &DataType) -> bool {
-    if type_name(type_).as_deref() == Some(target) {
+impl TargetColumn {
+    /// Whether it holds every value of the rows' column, or says so when one does not fit.
+    fn holds(&self, field: &Field) -> bool {
+        // The server refuses a text that is none of the words.
+        holds(&self.type_name, field) || self.is_enum && *field.data_type() == DataType::Utf8
+    }
+}
+
+/// How the run's table gets the type of the target's column where PostgreSQL would not do it, or would do it with a loss.
+pub(super) fn conversion(name: &str, column: &TargetColumn) -> Option<String> {
+    if column.is_enum {
+        return Some(format!("{name}::text::{}", column.type_name));
+    }
+    // A text that is too long for varchar(n) is refused only if something else than spaces would be cut.
+    let length = column.type_name.strip_prefix("character varying(")?.strip_suffix(')')?;
+    Some(format!("CASE WHEN char_length({name}::text) > {length} THEN {name}::text || '.' ELSE {name}::text END"))
+}
+
+/// Whether a column of a type holds every value of the rows' column.
+fn holds(target: &str, field: &Field) -> bool {
+    if type_name(field).as_deref() == Some(target) {
         return true;
     }
+    let type_ = field.data_type();
     let numeric = |integer_digits: i16, scale: i16| -> bool {
         if target == "numeric" {
             return true;
@@ -301,7 +324,10 @@ fn holds(target: &str, type_: &DataType) -> bool {
         DataType::Int32 => target == "bigint" || numeric(10, 0),
         DataType::Int64 => numeric(19, 0),
         DataType::Float32 => target == "double precision",
-        DataType::Utf8 => target.starts_with("character varying"),
+        DataType::Utf8 => {
+            let is_json = Logical::of(field) == Some(Logical::Json);
+            target == "text" || target.starts_with("character varying") || is_json && target == "json"
+        }
         DataType::Decimal128(precision, scale) => numeric(i16::from(*precision) - i16::from(*scale), i16::from(*scale)),
         _ => false,
     }
@@ -343,7 +369,7 @@ pub(super) async fn dependants(connection: &mut PgConnection, schema: &str, tabl
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::DataType;
+    use arrow::datatypes::{DataType, Field};
 
     use super::holds;
 
@@ -362,7 +388,7 @@ mod tests {
             ("character varying(10)", DataType::Utf8, true),
             ("text", DataType::Int32, false),
         ] {
-            assert_eq!(holds(target, &type_), want, "{type_} into {target}");
+            assert_eq!(holds(target, &Field::new("c", type_.clone(), true)), want, "{type_} into {target}");
         }
     }
 }

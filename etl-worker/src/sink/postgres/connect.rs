@@ -3,7 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use crate::error::{Code, Result, RunError};
@@ -108,9 +109,17 @@ pub fn run_error(error: sqlx::Error, field: &str, target: &str, database: Databa
             at(Code::ValueInvalid, "; correct the rows in the model, or the table's constraint")
         }
         "2BP01" | "42P07" | "42P01" | "42703" | "42804" | "42P16" => at(Code::SchemaMismatch, ""),
+        // The words end with the value.
+        "22P02" => {
+            let what = words.split_once(": \"").map_or(words, |(what, _)| what);
+            let message = format!("{target}: {what}; correct the column in the model, or change the table's");
+            RunError::at(Code::ValueInvalid, field, message)
+        }
         // A numeric field overflow, a text too long for its column, a NUL in a text.
-        "22003" | "22001" | "22021" | "22P05" => {
-            at(Code::ValueInvalid, "; cast the column in the model, or widen the table's")
+        _ if state.starts_with("22") => {
+            let column = copied_column(cause.as_ref()).map(|column| format!("column {column}: ")).unwrap_or_default();
+            let message = format!("{target}: {column}{words}; cast the column in the model, or widen the table's");
+            RunError::at(Code::ValueInvalid, field, message)
         }
         "53100" => at(Code::SinkUnreachable, "; the database's disk is full"),
         _ if state.starts_with("08") || state.starts_with("57P") || state.starts_with("53") => {
@@ -121,6 +130,13 @@ pub fn run_error(error: sqlx::Error, field: &str, target: &str, database: Databa
         "25006" => at(Code::SecretInvalid, "; the connection URL leads to a read-only server: use the primary"),
         _ => at(Code::Internal, &format!(" (SQLSTATE {state})")),
     }
+}
+
+/// The column that COPY was at: the end of "COPY orders, line 7, column city", where a value may follow.
+fn copied_column(error: &dyn DatabaseError) -> Option<&str> {
+    let place = error.try_downcast_ref::<PgDatabaseError>()?.r#where()?;
+    let (_, column) = place.lines().find_map(|line| line.strip_prefix("COPY "))?.split_once(", column ")?;
+    Some(column.split(':').next().unwrap_or(column))
 }
 
 /// The tables that the operator keeps in each database that it writes to. They are created once; afterwards no right to

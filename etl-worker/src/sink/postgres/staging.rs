@@ -31,7 +31,7 @@ pub(super) fn create_staging(
             let columns: Vec<String> = schema
                 .fields()
                 .iter()
-                .map(|field| format!("{} {}", ident(field.name()), type_name(field.data_type()).unwrap_or_default()))
+                .map(|field| format!("{} {}", ident(field.name()), type_name(field).unwrap_or_default()))
                 .collect();
             format!("CREATE TABLE {table} ({})", columns.join(", "))
         }
@@ -77,8 +77,10 @@ pub(super) fn finish_staging(
         for column in &target.columns {
             let Ok(field) = schema.field_with_name(&column.name) else { continue };
             let name = ident(&column.name);
-            if type_name(field.data_type()).as_ref() != Some(&column.type_name) {
-                statements.push(format!("ALTER TABLE {table} ALTER {name} TYPE {}", column.type_name));
+            if type_name(field).as_ref() != Some(&column.type_name) {
+                let using = catalog::conversion(&name, column).map(|using| format!(" USING {using}"));
+                let type_ = &column.type_name;
+                statements.push(format!("ALTER TABLE {table} ALTER {name} TYPE {type_}{}", using.unwrap_or_default()));
             }
             if column.not_null {
                 statements.push(format!("ALTER TABLE {table} ALTER {name} SET NOT NULL"));

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::SqliteSink;
-use super::values::type_name;
+use super::values::{holds, type_name};
 use crate::error::{Code, Result, RunError};
 use crate::quote::ident;
 use crate::sink::database::{self, TableOwner};
@@ -30,7 +30,7 @@ impl SqliteSink<'_> {
     /// pipeline's. None where there is no table.
     pub(super) async fn check_target(&self, connection: &mut SqliteConnection, load: &Load) -> Result<Option<Target>> {
         let columns = sqlx::query(
-            "SELECT name, \"notnull\" AS required, dflt_value IS NOT NULL AS filled FROM pragma_table_info(?)",
+            "SELECT name, type, \"notnull\" AS required, dflt_value IS NOT NULL AS filled FROM pragma_table_info(?)",
         )
         .bind(self.table)
         .fetch_all(&mut *connection)
@@ -41,7 +41,7 @@ impl SqliteSink<'_> {
         }
         let name = self.table;
         let schema = &load.written;
-        let (mut names, mut wrong, mut adds) = (Vec::<String>::new(), Vec::new(), Vec::new());
+        let (mut names, mut wrong, mut adds) = (Vec::<(String, String)>::new(), Vec::new(), Vec::new());
         for row in &columns {
             let column: String = row.try_get("name").map_err(|e| self.error(e))?;
             let required: bool = row.try_get("required").map_err(|e| self.error(e))?;
@@ -49,11 +49,18 @@ impl SqliteSink<'_> {
             if required && !filled && schema.index_of(&column).is_err() {
                 wrong.push(format!("{column} of {name} must be filled, but {} does not have it", self.spec.from));
             }
-            names.push(column);
+            names.push((column, row.try_get("type").map_err(|e| self.error(e))?));
         }
         for field in schema.fields() {
             // Its names do not tell case apart.
-            if names.iter().any(|name| name.eq_ignore_ascii_case(field.name())) {
+            if let Some((column, type_)) = names.iter().find(|(name, _)| name.eq_ignore_ascii_case(field.name())) {
+                if !holds(type_, field) {
+                    let wanted = type_name(field.data_type()).unwrap_or_default();
+                    let from = &self.spec.from;
+                    wrong.push(format!(
+                        "{column} is {type_} in {name} but {wanted} in {from}, and SQLite would turn some values into others; cast it in the model, or change the table"
+                    ));
+                }
                 continue;
             }
             match self.spec.on_schema_change {

@@ -2,15 +2,22 @@
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     TimestampMicrosecondType,
 };
 use arrow::temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime};
 use sqlx::Arguments;
 use sqlx::sqlite::SqliteArguments;
 
+use crate::decode::{DAYS, MICROS};
+use crate::logical::Logical;
+
 /// Digits of a decimal that SQLite keeps exactly as a number: those of a 64-bit float.
 const DECIMAL_DIGITS_MAX: usize = 15;
+
+/// SQLite's functions know no other years, and texts of others would not sort.
+const OUT_OF_RANGE: &str =
+    "a date or time is outside of the years 1 to 9999; cast it to text, or turn it into NULL in the model";
 
 /// The SQLite type of a column.
 pub(super) fn type_name(type_: &DataType) -> Option<&'static str> {
@@ -19,11 +26,51 @@ pub(super) fn type_name(type_: &DataType) -> Option<&'static str> {
         DataType::Int16 | DataType::Int32 | DataType::Int64 => "INTEGER",
         DataType::Float32 | DataType::Float64 => "REAL",
         DataType::Utf8 => "TEXT",
+        DataType::Binary => "BLOB",
         DataType::Date32 => "DATE",
         DataType::Timestamp(..) => "DATETIME",
         DataType::Decimal128(..) => "NUMERIC",
         _ => return None,
     })
+}
+
+/// What SQLite makes of values in a column, by its type's name: <https://www.sqlite.org/datatype3.html#determination_of_column_affinity>.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Affinity {
+    /// Numbers become texts, with 15 digits.
+    Text,
+    /// Texts that look like numbers become numbers.
+    Numeric,
+    /// Whole numbers, too, become floats.
+    Real,
+    /// Values stay what they are.
+    None,
+}
+
+fn affinity(type_: &str) -> Affinity {
+    let type_ = type_.to_ascii_uppercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| type_.contains(part));
+    match () {
+        () if has(&["INT"]) => Affinity::Numeric,
+        () if has(&["CHAR", "CLOB", "TEXT"]) => Affinity::Text,
+        () if type_.is_empty() || has(&["BLOB"]) => Affinity::None,
+        () if has(&["REAL", "FLOA", "DOUB"]) => Affinity::Real,
+        () => Affinity::Numeric,
+    }
+}
+
+/// Whether a column of a type keeps every value of the rows' column.
+pub(super) fn holds(type_: &str, field: &Field) -> bool {
+    let affinity = affinity(type_);
+    match field.data_type() {
+        // A UUID, a date or a time never looks like a number.
+        DataType::Utf8 => {
+            matches!(affinity, Affinity::Text | Affinity::None) || Logical::of(field) == Some(Logical::Uuid)
+        }
+        DataType::Int64 => affinity != Affinity::Real,
+        DataType::Float32 | DataType::Float64 => affinity != Affinity::Text,
+        _ => true,
+    }
 }
 
 /// Adds a value to a statement. Dates and times are text in ISO 8601, as SQLite's own functions take them.
@@ -39,14 +86,17 @@ pub(super) fn bind(arguments: &mut SqliteArguments, column: &ArrayRef, row: usiz
             DataType::Float32 => arguments.add(number(f64::from(column.as_primitive::<Float32Type>().value(row)))?),
             DataType::Float64 => arguments.add(number(column.as_primitive::<Float64Type>().value(row))?),
             DataType::Utf8 => arguments.add(column.as_string::<i32>().value(row).to_owned()),
+            DataType::Binary => arguments.add(column.as_binary::<i32>().value(row).to_owned()),
             DataType::Date32 => {
-                let day = date32_to_datetime(column.as_primitive::<Date32Type>().value(row));
-                arguments.add(day.map(|day| day.format("%Y-%m-%d").to_string()))
+                let day = Some(column.as_primitive::<Date32Type>().value(row)).filter(|day| DAYS.contains(day));
+                let day = day.and_then(date32_to_datetime).ok_or(OUT_OF_RANGE)?;
+                arguments.add(day.format("%Y-%m-%d").to_string())
             }
             DataType::Timestamp(_, zone) => {
-                let time = timestamp_us_to_datetime(column.as_primitive::<TimestampMicrosecondType>().value(row));
+                let time = column.as_primitive::<TimestampMicrosecondType>().value(row);
+                let time = Some(time).filter(|time| MICROS.contains(time)).and_then(timestamp_us_to_datetime);
                 let form = if zone.is_some() { "%Y-%m-%d %H:%M:%S%.6f+00:00" } else { "%Y-%m-%d %H:%M:%S%.6f" };
-                arguments.add(time.map(|time| time.format(form).to_string()))
+                arguments.add(time.ok_or(OUT_OF_RANGE)?.format(form).to_string())
             }
             DataType::Decimal128(_, scale) => {
                 let value = column.as_primitive::<Decimal128Type>().value(row);
@@ -80,7 +130,31 @@ fn decimal(value: i128, scale: i8) -> std::result::Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::decimal;
+    use arrow::datatypes::{DataType, Field};
+
+    use super::{decimal, holds};
+
+    #[test]
+    fn a_column_is_filled_only_if_it_keeps_every_value() {
+        for (target, type_, want) in [
+            ("TEXT", DataType::Utf8, true),
+            ("varchar(10)", DataType::Utf8, true),
+            ("STRING", DataType::Utf8, false),
+            ("INTEGER", DataType::Utf8, false),
+            ("", DataType::Utf8, true),
+            ("BIGINT", DataType::Int64, true),
+            ("DOUBLE", DataType::Int64, false),
+            ("DOUBLE", DataType::Int32, true),
+            ("TEXT", DataType::Int64, true),
+            ("TEXT", DataType::Float64, false),
+            ("NUMERIC", DataType::Float64, true),
+            ("TEXT", DataType::Decimal128(38, 10), true),
+            ("DATETIME", DataType::Date32, true),
+            ("TEXT", DataType::Binary, true),
+        ] {
+            assert_eq!(holds(target, &Field::new("c", type_.clone(), true)), want, "{type_} into {target}");
+        }
+    }
 
     #[test]
     fn decimals_keep_every_digit_or_are_refused() {

@@ -49,10 +49,13 @@ enum Native {
     Text,
     /// Not text on the wire, but nothing else than a text can hold it.
     AsText,
+    Bytes,
+    Uuid,
+    Json,
     Date,
     Timestamp,
     TimestampTz,
-    /// None: an array, an interval, bytes, …
+    /// None: an array, an interval, a range, …
     Other,
 }
 
@@ -106,7 +109,10 @@ fn native(name: &str, is_own: bool, kind: &str, modifier: i32) -> Native {
         ("numeric", true, _) => Native::Numeric(digits(modifier)),
         // A cast of char(n) to text would cut the spaces at its end.
         ("text" | "varchar" | "bpchar" | "name", true, _) => Native::Text,
-        ("uuid" | "json" | "jsonb" | "xml" | "time" | "timetz", true, _) => Native::AsText,
+        ("xml" | "time" | "timetz", true, _) => Native::AsText,
+        ("bytea", true, _) => Native::Bytes,
+        ("uuid", true, _) => Native::Uuid,
+        ("json" | "jsonb", true, _) => Native::Json,
         ("date", true, _) => Native::Date,
         ("timestamp", true, _) => Native::Timestamp,
         ("timestamptz", true, _) => Native::TimestampTz,
@@ -223,6 +229,9 @@ fn own_type(native: Native) -> Option<ColumnType> {
         Native::Date => ColumnType::Date,
         Native::Timestamp => ColumnType::Timestamp,
         Native::TimestampTz => ColumnType::TimestampTz,
+        Native::Bytes => ColumnType::Binary,
+        Native::Uuid => ColumnType::Uuid,
+        Native::Json => ColumnType::Json,
         Native::Other => return None,
     })
 }
@@ -234,6 +243,10 @@ fn expression(found: &Found, wanted: ColumnType) -> Option<String> {
     let cast = match (wanted, found.native) {
         (ColumnType::String, Native::Text) => false,
         (ColumnType::String, _) => true,
+        // They come as texts. The server looks at those that are texts already, and keeps JSON's as they are.
+        (ColumnType::Uuid, Native::Uuid) | (ColumnType::Json, Native::Json) => true,
+        (ColumnType::Uuid, Native::Text) => return Some(format!("{name}::uuid::text")),
+        (ColumnType::Json, Native::Text) => return Some(format!("{name}::json::text")),
         _ if as_it_is => false,
         (ColumnType::Int32, Native::Int16)
         | (ColumnType::Int64, Native::Int16 | Native::Int32)
@@ -267,7 +280,7 @@ fn expression(found: &Found, wanted: ColumnType) -> Option<String> {
 /// The type of PostgreSQL in which a column comes.
 fn wire(type_: ColumnType) -> &'static str {
     match type_ {
-        ColumnType::String => "text",
+        ColumnType::String | ColumnType::Uuid | ColumnType::Json => "text",
         ColumnType::Boolean => "boolean",
         ColumnType::Int16 => "smallint",
         ColumnType::Int32 => "integer",
@@ -279,6 +292,7 @@ fn wire(type_: ColumnType) -> &'static str {
         ColumnType::Date => "date",
         ColumnType::Timestamp => "timestamp without time zone",
         ColumnType::TimestampTz => "timestamp with time zone",
+        ColumnType::Binary => "bytea",
     }
 }
 
@@ -296,6 +310,9 @@ pub(super) fn cursor_type(found: &Found) -> Option<crate::source::window::Cursor
         | Native::Numeric(_)
         | Native::Text
         | Native::AsText
+        | Native::Bytes
+        | Native::Uuid
+        | Native::Json
         | Native::Other => None,
     }
 }

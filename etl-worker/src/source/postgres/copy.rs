@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
-    Int16Builder, Int32Builder, Int64Builder, RecordBatch, StringArray, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch, StringArray, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use report_api::checked::CheckedColumn;
 use report_api::column::ColumnType;
 use tokio::sync::mpsc::Receiver;
 
-use crate::decode::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, arrow_type, schema};
+use crate::decode::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, DAYS, MICROS, arrow_type, schema};
 use crate::error::{Code, Result, RunError};
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
@@ -28,10 +28,6 @@ const BATCH_ROWS_MIN: usize = 64;
 /// PostgreSQL counts from 2000-01-01.
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
-/// 0001-01-01 and 9999-12-31, from 1970: the days that every sink holds.
-const DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
-/// The same to the last microsecond.
-const MICROS: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 
 /// A part of the stream: whole rows; None after the last one.
 pub(super) type Chunk = Result<Option<Bytes>>;
@@ -163,7 +159,7 @@ impl Decoder {
                 let (value, rest) = bytes.split_at_checked(length).ok_or_else(broken)?;
                 bytes = rest;
                 let builder = &mut self.builders[index];
-                if let Builder::String(_) = builder {
+                if let Builder::String(_) | Builder::Binary(_) = builder {
                     self.text_bytes += value.len();
                 }
                 builder.append(value).map_err(|misfit| self.unfit(index, misfit))?;
@@ -288,6 +284,7 @@ impl Misfit {
 
 enum Builder {
     String(BinaryBuilder),
+    Binary(BinaryBuilder),
     Boolean(BooleanBuilder),
     Int16(Int16Builder),
     Int32(Int32Builder),
@@ -302,7 +299,10 @@ enum Builder {
 impl Builder {
     fn new(type_: ColumnType, rows: usize) -> Self {
         match type_ {
-            ColumnType::String => Self::String(BinaryBuilder::with_capacity(rows, rows * TEXT_BYTES_EXPECTED)),
+            ColumnType::String | ColumnType::Uuid | ColumnType::Json => {
+                Self::String(BinaryBuilder::with_capacity(rows, rows * TEXT_BYTES_EXPECTED))
+            }
+            ColumnType::Binary => Self::Binary(BinaryBuilder::with_capacity(rows, rows * TEXT_BYTES_EXPECTED)),
             ColumnType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(rows)),
             ColumnType::Int16 => Self::Int16(Int16Builder::with_capacity(rows)),
             ColumnType::Int32 => Self::Int32(Int32Builder::with_capacity(rows)),
@@ -322,7 +322,7 @@ impl Builder {
 
     fn append(&mut self, value: &[u8]) -> Result<(), Misfit> {
         match self {
-            Self::String(builder) => builder.append_value(value),
+            Self::String(builder) | Self::Binary(builder) => builder.append_value(value),
             Self::Boolean(builder) => builder.append_value(fixed::<1>(value)? != [0]),
             Self::Int16(builder) => builder.append_value(i16::from_be_bytes(fixed(value)?)),
             Self::Int32(builder) => builder.append_value(i32::from_be_bytes(fixed(value)?)),
@@ -338,7 +338,7 @@ impl Builder {
 
     fn append_null(&mut self) {
         match self {
-            Self::String(builder) => builder.append_null(),
+            Self::String(builder) | Self::Binary(builder) => builder.append_null(),
             Self::Boolean(builder) => builder.append_null(),
             Self::Int16(builder) => builder.append_null(),
             Self::Int32(builder) => builder.append_null(),
@@ -354,12 +354,8 @@ impl Builder {
     /// The values so far; None if texts are not UTF-8, which is looked at once for all of them.
     fn finish(&mut self) -> Option<ArrayRef> {
         Some(match self {
-            Self::String(builder) => {
-                let bytes = builder.values_slice().len().min(BATCH_BYTES_MAX);
-                let next = BinaryBuilder::with_capacity(builder.offsets_slice().len(), bytes);
-                let array = std::mem::replace(builder, next).finish();
-                Arc::new(StringArray::try_from_binary(array).ok()?)
-            }
+            Self::String(builder) => Arc::new(StringArray::try_from_binary(values(builder)).ok()?),
+            Self::Binary(builder) => Arc::new(values(builder)),
             Self::Boolean(builder) => Arc::new(builder.finish()),
             Self::Int16(builder) => Arc::new(builder.finish()),
             Self::Int32(builder) => Arc::new(builder.finish()),
@@ -371,6 +367,13 @@ impl Builder {
             Self::Timestamp(builder) => Arc::new(builder.finish()),
         })
     }
+}
+
+/// The values so far. The next batch's are taken to need as much room.
+fn values(builder: &mut BinaryBuilder) -> BinaryArray {
+    let bytes = builder.values_slice().len().min(BATCH_BYTES_MAX);
+    let next = BinaryBuilder::with_capacity(builder.offsets_slice().len(), bytes);
+    std::mem::replace(builder, next).finish()
 }
 
 fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], Misfit> {
