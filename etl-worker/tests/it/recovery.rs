@@ -231,6 +231,8 @@ async fn a_zombie_changes_nothing(database: Database, points: &[&str]) {
 
 const ZOMBIE_POINTS: &[&str] = &[
     "after_fence",
+    // Its table is gone when it wakes up: that is no fault of the manifest's.
+    "in_stage",
     "after_stage_1",
     "after_stage",
     "before_prepared",

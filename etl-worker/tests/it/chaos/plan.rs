@@ -193,11 +193,12 @@ fn when(sinks: &[PlannedSink], numbers: &mut Numbers) -> When {
     if numbers.percent(45) {
         return When::AfterMs(numbers.spread(10, 500));
     }
-    let mut points: Vec<String> = ["after_lock", "after_fence", "after_extract", "after_stage", "before_prepared"]
-        .iter()
-        .chain(&["after_prepared", "before_ledger", "after_ledger"])
-        .map(|point| (*point).to_owned())
-        .collect();
+    let mut points: Vec<String> =
+        ["after_lock", "after_fence", "after_extract", "in_stage", "after_stage", "before_prepared"]
+            .iter()
+            .chain(&["after_prepared", "before_ledger", "after_ledger"])
+            .map(|point| (*point).to_owned())
+            .collect();
     for at in 0..sinks.len() {
         points.extend(["after_stage", "before_commit", "after_commit"].map(|point| format!("{point}_{at}")));
     }

@@ -171,6 +171,10 @@ impl Worker {
             if Instant::now() >= end || until_stopped && is_stopped {
                 return true;
             }
+            if is_stopped {
+                // Several sinks have the same point.
+                self.signal("-CONT");
+            }
             tokio::time::sleep(POLL).await;
         }
     }
