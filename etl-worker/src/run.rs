@@ -151,6 +151,7 @@ async fn with_lock(
     fence(&mut sinks, ledger).await?;
     crash::point("after_fence");
     complete(checked, &mut sinks, ledger, env).await?;
+    crash::point("after_complete");
 
     let state = ledger.state().await;
     // Also a run that fails or has nothing to do tells of the gaps.

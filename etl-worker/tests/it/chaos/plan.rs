@@ -44,13 +44,24 @@ pub(super) enum Action {
     FillDisk {
         left_kib: u64,
     },
-    /// Another worker of the same run, to its end while this one stands still, or beside it.
+    /// Another worker of the same run.
     Successor {
-        beside: bool,
+        how: How,
         version: u32,
     },
     /// Another run of the pipeline, which finds it busy.
     Other,
+}
+
+/// How two workers of a run go on.
+#[derive(Clone, Debug)]
+pub(super) enum How {
+    /// The second one to its end while the first one stands still: a zombie.
+    Alone,
+    /// Both at once.
+    Beside,
+    /// The second one up to this point, the first one to its end, the second one to its end.
+    Until(String),
 }
 
 /// When a worker meets it.
@@ -175,8 +186,15 @@ fn attempt(version: u32, sinks: &[PlannedSink], numbers: &mut Numbers) -> Attemp
             52..66 if !services.is_empty() => {
                 Action::Restart { service: *numbers.pick(&services), crash: numbers.percent(70) }
             }
-            66..80 if has_disk || numbers.percent(30) => Action::FillDisk { left_kib: numbers.spread(1, 700) },
-            80..96 => Action::Successor { beside: numbers.percent(50), version: 50 + version },
+            66..78 if has_disk || numbers.percent(30) => Action::FillDisk { left_kib: numbers.spread(1, 700) },
+            78..96 => {
+                let how = match numbers.below(3) {
+                    0 => How::Alone,
+                    1 => How::Beside,
+                    _ => How::Until(point(sinks, numbers)),
+                };
+                Action::Successor { how, version: 50 + version }
+            }
             96..100 => Action::Other,
             _ => continue,
         };
@@ -193,8 +211,13 @@ fn when(sinks: &[PlannedSink], numbers: &mut Numbers) -> When {
     if numbers.percent(45) {
         return When::AfterMs(numbers.spread(10, 500));
     }
+    When::Point(point(sinks, numbers))
+}
+
+/// A point that a worker with these sinks comes by, or may come by.
+fn point(sinks: &[PlannedSink], numbers: &mut Numbers) -> String {
     let mut points: Vec<String> =
-        ["after_lock", "after_fence", "after_extract", "in_stage", "after_stage", "before_prepared"]
+        ["after_lock", "after_fence", "after_complete", "after_extract", "in_stage", "after_stage", "before_prepared"]
             .iter()
             .chain(&["after_prepared", "before_ledger", "after_ledger"])
             .map(|point| (*point).to_owned())
@@ -208,7 +231,7 @@ fn when(sinks: &[PlannedSink], numbers: &mut Numbers) -> When {
     if sinks.iter().any(|sink| matches!(sink.place, Place::S3 | Place::Folder)) {
         points.push("before_latest".into());
     }
-    When::Point(numbers.pick(&points).clone())
+    numbers.pick(&points).clone()
 }
 
 fn fault(service: Service, numbers: &mut Numbers) -> Fault {

@@ -11,7 +11,7 @@ use report_api::result::State;
 
 use super::disk::Disk;
 use super::left;
-use super::plan::{Action, Attempt, Place, PlannedSink, Round, Step, When};
+use super::plan::{Action, Attempt, How, Place, PlannedSink, Round, Step, When};
 use super::proxy::Fault;
 use super::readers::{Look, Reader, Table};
 use super::rows::{COLUMNS, Commits, commits_in, csv, rows};
@@ -320,15 +320,24 @@ async fn disturbed(
                 story.tell("the disk can't be full here");
             }
         }
-        Action::Successor { beside, version } => {
-            if !beside {
+        Action::Successor { how, version } => {
+            let stop_at = if let How::Until(point) = how { Some(point.as_str()) } else { None };
+            if !matches!(how, How::Beside) {
                 worker.signal("-STOP");
             }
             pipeline.write(step, *version);
             let label = format!("step {}, successor of version {version}", step.number);
-            let successor = pipeline.start(step, days, &run, &label, None);
-            if *beside {
+            let mut successor = pipeline.start(step, days, &run, &label, stop_at);
+            if stop_at.is_some() {
+                successor.goes_on(SUCCESSOR_MAX, true).await;
+            }
+            if !matches!(how, How::Alone) {
                 worker.signal("-CONT");
+            }
+            if stop_at.is_some() {
+                story.tell("the successor stands still, the worker goes on");
+                worker.goes_on(WORKER_MAX, false).await;
+                successor.signal("-CONT");
             }
             let ended = successor.end(SUCCESSOR_MAX, story).await;
             judge(&ended, &label, &[0, 20], story);
