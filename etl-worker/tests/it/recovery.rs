@@ -257,6 +257,12 @@ async fn a_zombie_that_wakes_up_changes_nothing_in_sqlite() {
     a_zombie_changes_nothing(Database::Sqlite, ZOMBIE_POINTS).await;
 }
 
+/// It holds the fence, which its successor gets once the server has ended the session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_in_its_commit_does_not_keep_its_successor_waiting_for_long() {
+    a_zombie_changes_nothing(Database::Postgres, &["in_commit"]).await;
+}
+
 /// The fence is held on one connection while another one renames: a zombie between the two loses both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zombie_that_is_about_to_rename_finds_nothing_to_rename() {

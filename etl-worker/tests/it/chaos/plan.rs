@@ -225,6 +225,9 @@ fn point(sinks: &[PlannedSink], numbers: &mut Numbers) -> String {
     for at in 0..sinks.len() {
         points.extend(["after_stage", "before_commit", "after_commit"].map(|point| format!("{point}_{at}")));
     }
+    if sinks.iter().any(|sink| sink.place == Place::Postgres) {
+        points.push("in_commit".into());
+    }
     if sinks.iter().any(|sink| sink.place == Place::Mysql) {
         points.extend(["before_rename", "after_rename", "before_clear"].map(str::to_owned));
     }

@@ -19,12 +19,14 @@ use super::services::Services;
 use crate::databases::Database;
 use crate::harness::{Ended, World};
 
-/// A worker that takes longer is killed: it waits for a lock, or for an answer that never comes.
-const WORKER_MAX: Duration = Duration::from_secs(30);
+/// A worker that is left alone ends within this, also where other tests have the CPUs.
+const WORKER_MAX: Duration = Duration::from_secs(120);
+/// One that meets something and takes longer is killed: it waits for a lock, or for an answer that never comes.
+const DISTURBED_MAX: Duration = Duration::from_secs(45);
 /// What stalls, refuses or slows does so as long at most.
 const FAULT_MAX: Duration = Duration::from_millis(1500);
 /// The successor of one that stands still in a transaction waits for its locks; then it is killed.
-const SUCCESSOR_MAX: Duration = Duration::from_secs(25);
+const SUCCESSOR_MAX: Duration = Duration::from_secs(45);
 const POLL: Duration = Duration::from_millis(5);
 /// What is told of a worker's output, in bytes from its end.
 const OUTPUT_TOLD: usize = 6000;
@@ -336,7 +338,7 @@ async fn disturbed(
             }
             if stop_at.is_some() {
                 story.tell("the successor stands still, the worker goes on");
-                worker.goes_on(WORKER_MAX, false).await;
+                worker.goes_on(DISTURBED_MAX, false).await;
                 successor.signal("-CONT");
             }
             let ended = successor.end(SUCCESSOR_MAX, story).await;
@@ -352,7 +354,7 @@ async fn disturbed(
         Action::Other => {}
     }
     worker.signal("-CONT");
-    let ended = worker.end(WORKER_MAX, story).await;
+    let ended = worker.end(DISTURBED_MAX, story).await;
     services.heal();
     pipeline.disk.free();
     judge(&ended, &label, &allowed, story);
