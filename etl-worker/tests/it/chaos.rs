@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use self::services::Services;
 
 /// Rounds unless CHAOS_ROUNDS says otherwise: all modes in all places, in some two minutes on two busy CPUs.
-const ROUNDS: u64 = 10;
+const ROUNDS: u64 = 12;
 /// No round is begun after this time unless CHAOS_ROUNDS is given: a busy machine has other tests to run.
 const TIME_MAX: Duration = Duration::from_secs(150);
 
