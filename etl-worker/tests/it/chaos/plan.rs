@@ -188,7 +188,7 @@ fn attempt(version: u32, sinks: &[PlannedSink], numbers: &mut Numbers) -> Attemp
             }
             66..78 if has_disk || numbers.percent(30) => Action::FillDisk { left_kib: numbers.spread(1, 700) },
             78..96 => {
-                let how = match numbers.below(3) {
+                let how = match numbers.below(4) {
                     0 => How::Alone,
                     1 => How::Beside,
                     _ => How::Until(point(sinks, numbers)),
@@ -198,6 +198,15 @@ fn attempt(version: u32, sinks: &[PlannedSink], numbers: &mut Numbers) -> Attemp
             96..100 => Action::Other,
             _ => continue,
         };
+        let mut action = action;
+        let mut when = when;
+        if let Action::Successor { how: How::Until(until), .. } = &mut action
+            && numbers.percent(60)
+        {
+            // Where only the fence tells who may commit: the one is about to, the other has found nothing committed.
+            when = When::Point((*numbers.pick(&["after_prepared", "before_commit_0", "before_commit_1"])).into());
+            *until = (*numbers.pick(&["after_complete", "after_complete", "after_fence", "after_lock"])).into();
+        }
         // What counts bytes counts them from its start.
         let when = match action {
             Action::Fault(..) if numbers.percent(60) => When::Start,
