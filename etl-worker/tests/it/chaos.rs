@@ -56,6 +56,11 @@ async fn whatever_fails_the_tables_the_ledger_and_the_lake_are_those_of_clean_ru
         disturbances += story.disturbances;
         states += story.states;
         played += 1;
+        println!(
+            "chaos: {round}: {} disturbances{}",
+            story.disturbances,
+            if story.wrong.is_empty() { "" } else { ": FAILED" }
+        );
         if !story.wrong.is_empty() || only.is_some() {
             println!("{}\n{}", "=".repeat(100), story.lines.join("\n"));
         }
