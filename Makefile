@@ -5,7 +5,9 @@ CARGO_TARGET_DIR ?= $(REPORT_CACHE)/target
 export REPORT_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup release build gen check test test-worker test-e2e demo demo-down images bench-load bench-tpch clean
+CHAOS_ROUNDS ?= 300
+
+.PHONY: help setup build release gen check test test-worker test-e2e chaos demo demo-down images bench-load bench-tpch clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +33,9 @@ test-worker: ## the worker's tests against real PostgreSQL, MariaDB, S3 and HTTP
 
 test-e2e: ## the operator's tests on a real cluster (root)
 	@dev/ci test-e2e
+
+chaos: ## CHAOS_ROUNDS=300 rounds of failures everywhere, some 40 minutes; CHAOS_SEED=N repeats them, CHAOS_ROUND=N one
+	@CHAOS_ROUNDS=$(CHAOS_ROUNDS) TEST_LIMIT=8h TEST_ARGS="-- --nocapture chaos::" dev/ci test-worker
 
 demo: ## a cluster with the examples running on a schedule, and a look at what they wrote
 	@dev/demo

@@ -151,6 +151,7 @@ async fn run_command(args: RunArgs) -> u8 {
 }
 
 async fn run_manifest(args: &RunArgs, report: &mut Report, progress: Arc<dyn Progress>) -> Result<()> {
+    let asked_to_stop = asked_to_stop();
     let (manifest, checked) = manifest::read(&args.manifest)?;
     let checked = match &args.local {
         Some(folder) => local::redirect(checked, folder)?,
@@ -162,7 +163,7 @@ async fn run_manifest(args: &RunArgs, report: &mut Report, progress: Arc<dyn Pro
     let interrupted = async {
         tokio::select! {
             error = memory::watch(|| "a stage of the run".into()) => error,
-            error = asked_to_stop() => error,
+            error = asked_to_stop => error,
         }
     };
     let outcome = run::run(&request, &checked, &env, report, interrupted).await;
@@ -238,15 +239,15 @@ fn progress() -> Arc<dyn Progress> {
     if std::io::stderr().is_terminal() { Arc::new(Terminal::default()) } else { Arc::new(Log) }
 }
 
-async fn asked_to_stop() -> RunError {
+/// Ends when the process is asked to stop. The signals are heard from this call on, not from the first poll: one that comes
+/// while the lock is waited for would end the process without a result, or be lost where it is process 1 of a container.
+fn asked_to_stop() -> impl Future<Output = RunError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let stopped = || RunError::new(Code::Stopped, "the worker was asked to stop; the next attempt goes on from here");
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            stopped()
-        }
-        _ => std::future::pending().await,
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else { return std::future::pending().await };
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        RunError::new(Code::Stopped, "the worker was asked to stop; the next attempt goes on from here")
     }
 }
 

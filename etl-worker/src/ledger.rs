@@ -276,6 +276,12 @@ impl Ledger {
         .await
     }
 
+    /// Whether another run, or another attempt of this one, has the lock. Not if the ledger can't be asked.
+    pub async fn is_taken_over(&self) -> bool {
+        let held = self.state.lock().await.1.epoch;
+        read(&*self.store).await.is_ok_and(|(_, state)| state.epoch > held)
+    }
+
     /// Records that all sinks are staged. From here on the run is completed, by this attempt or by whoever comes next.
     pub async fn prepare(&self, prepared: Prepared) -> Result<()> {
         self.change(|state, _| state.prepared = Some(prepared.clone())).await

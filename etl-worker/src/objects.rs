@@ -1,6 +1,7 @@
 //! Object stores, S3 and folders alike, and what both ledger and lake build on: a log of numbered versions in which each
 //! number can be written once.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
@@ -28,6 +29,8 @@ const UNKNOWN_KEY: [&str; 4] = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "
 pub struct Folder {
     store: Arc<dyn ObjectStore>,
     root: Path,
+    /// Where it is in the file system, if it is there.
+    local: Option<PathBuf>,
     /// The URL, for messages.
     url: String,
     /// Where it is named in the manifest.
@@ -40,6 +43,7 @@ impl Folder {
     pub fn open(url: &str, env: &Env, field: &str) -> Result<Self> {
         let invalid = |message: String| RunError::at(Code::ManifestInvalid, field, message);
         let parsed = Url::parse(url).map_err(|error| invalid(format!("{url} is no URL: {error}")))?;
+        let mut local = None;
         let (store, root): (Arc<dyn ObjectStore>, Path) = match parsed.scheme() {
             "s3" => {
                 let bucket = parsed
@@ -63,13 +67,14 @@ impl Folder {
                 let store = LocalFileSystem::new_with_prefix(&folder)
                     .map_err(|error| invalid(format!("can't open {}: {error}", folder.display())))?
                     .with_automatic_cleanup(true);
+                local = Some(folder);
                 (Arc::new(store), Path::default())
             }
             other => {
                 return Err(invalid(format!("{other}:// is not known; write s3://bucket/prefix or file:///folder")));
             }
         };
-        Ok(Self { store, root, url: url.to_owned(), field: field.to_owned() })
+        Ok(Self { store, root, local, url: url.to_owned(), field: field.to_owned() })
     }
 
     /// The store.
@@ -164,6 +169,39 @@ impl Folder {
         let prefix = self.path(relative);
         let found: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.map_err(|e| self.error(e))?;
         Ok(found.iter().map(|object| self.relative(&object.location)).collect())
+    }
+
+    /// Removes what killed writers left below a folder: files that were never finished. A file system keeps them under
+    /// names with `#`, which [`list`](Self::list) leaves out. S3 keeps parts of uploads, which its lifecycle rules remove.
+    pub async fn remove_unfinished(&self, relative: &str) -> Result<()> {
+        let Some(local) = &self.local else { return Ok(()) };
+        let mut folders = vec![local.join(relative)];
+        let mut visited = Vec::new();
+        while let Some(folder) = folders.pop() {
+            let failed = |error: std::io::Error| {
+                let message = format!("{}: what a killed run left can't be removed", folder.display());
+                RunError::at(Code::PermissionDenied, &self.field, message).caused_by(error)
+            };
+            let mut entries = match tokio::fs::read_dir(&folder).await {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(failed)?,
+            };
+            while let Some(entry) = entries.next_entry().await.map_err(failed)? {
+                let name = entry.file_name();
+                let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
+                if entry.file_type().await.map_err(failed)?.is_dir() {
+                    folders.push(entry.path());
+                } else if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+                    tokio::fs::remove_file(entry.path()).await.map_err(failed)?;
+                }
+            }
+            visited.push(folder);
+        }
+        for folder in visited.iter().rev() {
+            // Those that have files stay.
+            let _ = tokio::fs::remove_dir(folder).await;
+        }
+        Ok(())
     }
 
     /// The names of the folders in this one.

@@ -114,6 +114,20 @@ pub async fn run(
         error = past_deadline(&ledger, checked.timeout_seconds, env) => Err(error),
     };
     let outcome = outcome.map_err(|error| if is_masked { error.without_values() } else { error });
+    let outcome = match outcome {
+        // Its successor has removed what it staged: whatever it met then is no fault of the manifest's, and no reason for
+        // the Job to end.
+        Err(error) if error.code != Code::Fenced && ledger.is_taken_over().await => {
+            tracing::warn!(
+                code = error.code.as_str(),
+                field = error.field,
+                "after its lock was lost: {}",
+                error.text()
+            );
+            Err(RunError::fenced("spec"))
+        }
+        other => other,
+    };
     finish(report, &outcome, env);
     ledger.keep_result(&report.result.whole()).await;
     ledger.release().await;
@@ -138,6 +152,7 @@ async fn with_lock(
     fence(&mut sinks, ledger).await?;
     crash::point("after_fence");
     complete(checked, &mut sinks, ledger, env).await?;
+    crash::point("after_complete");
 
     let state = ledger.state().await;
     // Also a run that fails or has nothing to do tells of the gaps.

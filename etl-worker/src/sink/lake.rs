@@ -154,11 +154,15 @@ impl<'a> LakeSink<'a> {
                 named.extend(self.parse(version, &content)?.files.into_iter().map(|file| file.path));
             }
         }
+        for own in ["manifests", "staged"] {
+            self.folder.remove_unfinished(&format!("{REPORT_FOLDER}/{own}")).await?;
+        }
         for run in self.folder.folders().await? {
             let Some(of) = epoch_of(&run) else { continue };
             if of >= epoch || keep == Some(run.as_str()) {
                 continue;
             }
+            self.folder.remove_unfinished(&run).await?;
             for file in self.folder.list(&run).await? {
                 if !named.contains(&file) {
                     self.folder.remove(&file).await?;

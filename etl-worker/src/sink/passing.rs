@@ -114,6 +114,8 @@ impl Load {
 
     /// The rows that are to be staged. They end with an error if some of them are not what the mode needs.
     pub(super) fn pass(self, rows: RowStream) -> RowStream {
+        // The run's table is there, without rows.
+        crate::crash::point("in_stage");
         let checked = if self.rules.is_empty() { rows } else { checked(rows, self.rules) };
         match self.latest {
             None => checked,

@@ -32,7 +32,7 @@ impl Database {
         match self {
             Self::Postgres => world.sql(sql).await,
             Self::Mysql => {
-                let mut connection = mysql().await;
+                let mut connection = mysql_of(world).await;
                 let create = format!("CREATE DATABASE IF NOT EXISTS {}", world.name);
                 connection.query_drop(create).await.unwrap();
                 let sql = sql.replace("{schema}", &world.name);
@@ -55,7 +55,7 @@ impl Database {
     pub(crate) async fn rows(self, world: &World, sql: &str) -> Vec<String> {
         let rows = match self {
             Self::Postgres => world.rows(sql).await,
-            Self::Mysql => mysql_rows(&sql.replace("{schema}", &world.name)).await,
+            Self::Mysql => mysql_rows(world, &sql.replace("{schema}", &world.name)).await,
             Self::Sqlite => sqlite_rows(&world.folder.path().join("r.db"), &sql.replace("{schema}.", "")).await,
         };
         rows.iter().map(|row| row.split('|').map(plain).collect::<Vec<_>>().join("|")).collect()
@@ -70,7 +70,7 @@ impl Database {
                     "SELECT table_name FROM information_schema.tables WHERE table_schema = '{}' ORDER BY 1",
                     world.name
                 );
-                mysql_rows(&sql).await
+                mysql_rows(world, &sql).await
             }
             Self::Sqlite => {
                 let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'report\\_operator\\_%' ESCAPE '\\'
@@ -86,7 +86,8 @@ impl Database {
         let sql = match self {
             Self::Postgres => format!(
                 "UPDATE report_operator.ledger SET version = version + 1,
-                 state = jsonb_set(state, '{{lock,expires}}', '\"2020-01-01T00:00:00Z\"') WHERE identity LIKE '{like}'"
+                 state = jsonb_set(state, '{{lock,expires}}', '\"2020-01-01T00:00:00Z\"')
+                 WHERE identity LIKE '{like}' AND jsonb_typeof(state->'lock') = 'object'"
             ),
             Self::Mysql => format!(
                 "UPDATE report_operator.ledger SET version = version + 1,
@@ -114,9 +115,13 @@ pub(crate) async fn mysql() -> mysql_async::Conn {
     mysql_async::Conn::from_url(setting("TEST_MYSQL_URL")).await.unwrap()
 }
 
+async fn mysql_of(world: &World) -> mysql_async::Conn {
+    mysql_async::Conn::from_url(world.setting("TEST_MYSQL_URL")).await.unwrap()
+}
+
 /// The rows of a query on MySQL as text.
-pub(crate) async fn mysql_rows(sql: &str) -> Vec<String> {
-    let mut connection = mysql().await;
+pub(crate) async fn mysql_rows(world: &World, sql: &str) -> Vec<String> {
+    let mut connection = mysql_of(world).await;
     let rows: Vec<mysql_async::Row> = connection.query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     rows.into_iter()
         .map(|row| {

@@ -10,6 +10,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tempfile::TempDir;
 
+/// Settings by name, of services of a test's own.
+pub(crate) type Settings = BTreeMap<String, String>;
+
 /// A setting that `dev/services env` gives.
 pub(crate) fn setting(name: &str) -> String {
     std::env::var(name)
@@ -25,6 +28,8 @@ pub(crate) const WRONG_PASSWORD: &str = "no-such-password";
 pub(crate) struct World {
     pub(crate) name: String,
     pub(crate) folder: TempDir,
+    /// Where its services are, if not those that all tests share.
+    services: Settings,
     variables: BTreeMap<String, String>,
 }
 
@@ -39,22 +44,36 @@ pub(crate) struct Ended {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::on(Settings::new()).await
+    }
+
+    /// A world on services of a test's own.
+    pub(crate) async fn on(services: Settings) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let world = Self {
+        let mut world = Self {
             name: name.clone(),
             folder: tempfile::tempdir().unwrap(),
-            variables: BTreeMap::from([
-                ("SECRET_DB_URL".into(), setting("TEST_POSTGRES_URL")),
-                ("SECRET_MY_URL".into(), setting("TEST_MYSQL_URL")),
-                ("AWS_ENDPOINT_URL".into(), setting("TEST_S3_ENDPOINT")),
-                ("AWS_ACCESS_KEY_ID".into(), setting("TEST_S3_ACCESS_KEY")),
-                ("AWS_SECRET_ACCESS_KEY".into(), setting("TEST_S3_SECRET_KEY")),
-                ("AWS_ALLOW_HTTP".into(), "true".into()),
-            ]),
+            services,
+            variables: BTreeMap::from([("AWS_ALLOW_HTTP".into(), "true".into())]),
         };
+        for (variable, of) in [
+            ("SECRET_DB_URL", "TEST_POSTGRES_URL"),
+            ("SECRET_MY_URL", "TEST_MYSQL_URL"),
+            ("AWS_ENDPOINT_URL", "TEST_S3_ENDPOINT"),
+            ("AWS_ACCESS_KEY_ID", "TEST_S3_ACCESS_KEY"),
+            ("AWS_SECRET_ACCESS_KEY", "TEST_S3_SECRET_KEY"),
+        ] {
+            let value = world.setting(of);
+            world.set(variable, &value);
+        }
         world.sql(&format!("DROP SCHEMA IF EXISTS {name} CASCADE; CREATE SCHEMA {name}")).await;
         world
+    }
+
+    /// A setting of this world's services.
+    pub(crate) fn setting(&self, name: &str) -> String {
+        self.services.get(name).cloned().unwrap_or_else(|| setting(name))
     }
 
     /// Sets an environment variable of the worker.
@@ -80,7 +99,7 @@ impl World {
             .replace("{schema}", &self.name)
             .replace("{lake}", &self.lake())
             .replace("{folder}", self.folder.path().to_str().unwrap())
-            .replace("{data}", &setting("TEST_DATA_URL"))
+            .replace("{data}", &self.setting("TEST_DATA_URL"))
             .replace("{db}", "connection: {secretRef: {name: db}}");
         let indented: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
         let text = format!(
@@ -92,7 +111,7 @@ impl World {
 
     /// The URL under which this world's lakes are.
     pub(crate) fn lake(&self) -> String {
-        format!("s3://{}/{}", setting("TEST_S3_BUCKET"), self.name)
+        format!("s3://{}/{}", self.setting("TEST_S3_BUCKET"), self.name)
     }
 
     /// Runs the worker with these arguments and variables besides the world's.
@@ -155,7 +174,7 @@ impl World {
     }
 
     pub(crate) async fn connection(&self) -> PgConnection {
-        PgConnection::connect(&setting("TEST_POSTGRES_URL")).await.unwrap()
+        PgConnection::connect(&self.setting("TEST_POSTGRES_URL")).await.unwrap()
     }
 
     /// Executes statements.
@@ -221,12 +240,12 @@ impl Ended {
 
 /// The lakes of a world.
 impl World {
-    fn bucket(&self) -> object_store::aws::AmazonS3 {
+    pub(crate) fn bucket(&self) -> object_store::aws::AmazonS3 {
         object_store::aws::AmazonS3Builder::new()
-            .with_bucket_name(setting("TEST_S3_BUCKET"))
-            .with_endpoint(setting("TEST_S3_ENDPOINT"))
-            .with_access_key_id(setting("TEST_S3_ACCESS_KEY"))
-            .with_secret_access_key(setting("TEST_S3_SECRET_KEY"))
+            .with_bucket_name(self.setting("TEST_S3_BUCKET"))
+            .with_endpoint(self.setting("TEST_S3_ENDPOINT"))
+            .with_access_key_id(self.setting("TEST_S3_ACCESS_KEY"))
+            .with_secret_access_key(self.setting("TEST_S3_SECRET_KEY"))
             .with_region("us-east-1")
             .with_allow_http(true)
             .build()

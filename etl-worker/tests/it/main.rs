@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and wait")]
 
 mod bad_rows;
+mod chaos;
 mod checks;
 mod commands;
 mod contracts;

@@ -5,6 +5,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, PgTransaction};
 
 use super::{Owner, PostgresSink, PreparedMode, PreparedSink, Window, catalog, staging};
+use crate::crash;
 use crate::error::{Result, RunError};
 use crate::quote::ident;
 use crate::sink::database::{self, COMMITS_KEPT, signed};
@@ -13,6 +14,9 @@ use crate::sink::database::{self, COMMITS_KEPT, signed};
 const SWAPS_MAX: usize = 5;
 /// How long one try waits for readers: they wait behind it as long, so it is short.
 const SWAP_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
+/// How long a commit may be silent before the server takes its locks away, the fence's among them: less than the 20
+/// seconds for which its successor waits. It waits for nobody but the server.
+const COMMIT_IDLE_TIMEOUT: &str = "SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
 /// Whether this was committed: the commit row has the epoch in which the rows were staged.
 pub(super) async fn is_committed(
@@ -134,9 +138,11 @@ async fn try_commit(
 
     let mut transaction = connection.begin().await?;
     sqlx::query(SWAP_LOCK_TIMEOUT).execute(&mut *transaction).await?;
+    sqlx::query(COMMIT_IDLE_TIMEOUT).execute(&mut *transaction).await?;
     if !holds_fence(sink, &mut transaction, window).await? {
         return Ok(Err(RunError::fenced(&sink.spec.field)));
     }
+    crash::point("in_commit");
     if is_committed(&mut transaction, &sink.owner, prepared, &window.interval).await? {
         return Ok(Ok(()));
     }

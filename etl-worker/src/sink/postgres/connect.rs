@@ -122,6 +122,8 @@ pub fn run_error(error: sqlx::Error, field: &str, target: &str, database: Databa
             RunError::at(Code::ValueInvalid, field, message)
         }
         "53100" => at(Code::SinkUnreachable, "; the database's disk is full"),
+        // The server has ended a session that stood still in a transaction.
+        "25P03" => at(database.unreachable(), ""),
         _ if state.starts_with("08") || state.starts_with("57P") || state.starts_with("53") => {
             at(database.unreachable(), "")
         }

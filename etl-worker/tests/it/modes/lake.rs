@@ -69,3 +69,22 @@ async fn files_of_dead_runs_go_and_files_that_a_kept_manifest_names_stay() {
     assert!(files.len() <= 7, "{files:?}");
     assert!(files.contains(&"notes/readme.parquet".to_owned()), "{files:?}");
 }
+
+/// A file system keeps a file that was never finished under a name that no listing of the store shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_a_killed_run_never_finished_go_from_a_folder() {
+    let world = World::new().await;
+    let manifest = world.manifest("p", &spec("lake: {url: 'file://{folder}/lake', partitionBy: [city]}"));
+    day(&world, &manifest, 1, &["1,Oslo,1"]).ok();
+    let dead = world.folder.path().join("lake/r00000001-dead");
+    let unfinished = dead.join("city=Oslo/part-00000.parquet#1");
+    let staged = world.folder.path().join("lake/_report/staged/r00000001-dead.json#2");
+    for path in [&unfinished, &staged] {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "PAR1").unwrap();
+    }
+    let mine = world.folder.path().join("lake/notes#1");
+    std::fs::write(&mine, "not ours").unwrap();
+    day(&world, &manifest, 2, &["2,Oslo,2"]).ok();
+    assert!(!dead.exists() && !staged.exists() && mine.exists());
+}
