@@ -363,7 +363,7 @@ async fn wrong_sql_is_refused_with_the_nearest_name() {
             "SELECT id, CAST(CAST(city AS int) AS text) AS city, amount FROM orders",
             12,
             "value_invalid",
-            "spec.sinks[0].from",
+            "spec.models[0].sql",
             "try_cast",
         ),
         (
@@ -371,7 +371,7 @@ async fn wrong_sql_is_refused_with_the_nearest_name() {
             "SELECT 1 / (id - 1) AS id, city, amount FROM orders",
             12,
             "value_invalid",
-            "spec.sinks[0].from",
+            "spec.models[0].sql",
             "",
         ),
     ] {
