@@ -1,5 +1,7 @@
 //! The one DataFusion session of a run: its SQL dialect, its memory and its disk, and what its errors mean.
 
+mod checked;
+mod sums;
 pub(crate) mod times;
 
 use std::fmt;
@@ -135,6 +137,8 @@ pub fn open(env: &Env, parameters: Parameters) -> Result<SessionContext> {
     options.execution.sort_spill_reservation_bytes = 1 << 20;
     let context = SessionContext::new_with_config_rt(config, runtime);
     context.register_udf(times::now());
+    context.register_udaf(sums::sum());
+    context.add_analyzer_rule(Arc::new(checked::CheckedArithmetic));
     Ok(context)
 }
 

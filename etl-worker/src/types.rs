@@ -1,6 +1,8 @@
 //! The types that a model's columns may have on their way to sinks, and how others become one of them.
 //!
-//! Nothing is rounded or cut: a cast that does not hold a value ends the run. Timestamps count microseconds.
+//! Nothing is rounded or cut here: a cast that does not hold a value ends the run. Timestamps count microseconds. What SQL
+//! itself cuts is the model's own wish: `CAST(1.5 AS bigint)` is 1, `avg` of decimals has 4 more digits. It never wraps
+//! (`session/checked.rs`, `session/sums.rs`).
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::logical_expr::ExprSchemable;

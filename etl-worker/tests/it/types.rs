@@ -268,6 +268,10 @@ NULL is exact everywhere, and told apart from the empty text.
 - In a lake, `uuid` and `json` are marked in the Arrow schema (`report:type`), and a `parquet` source reads them as such.
 - Times in SQL count microseconds. A model's column with a finer time, such as a text with nine digits cast to a timestamp,
   ends the run with `value_invalid`; `date_trunc` cuts it.
+- Numbers in SQL are exact or end the run with `value_invalid`: what `+`, `-`, `*` and `sum` make of integers and decimals
+  never wraps around. What cuts, toward zero: a cast of a decimal or a float to an integer (`CAST(1.5 AS bigint)` is 1; write
+  `CASE` for another rule), a division of integers, and a quotient or an `avg` of decimals, which has 4 more digits after the
+  point than what is divided.
 
 ## PostgreSQL as a source
 
