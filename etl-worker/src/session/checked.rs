@@ -41,10 +41,15 @@ impl AnalyzerRule for CheckedArithmetic {
             let schema = merge_schema(&plan.inputs());
             // Columns keep the names that they have without this rule.
             let names = NamePreserver::new(&plan);
-            let plan = plan.map_expressions(|expr| {
+            let rewrite = |expr: Expr| {
                 let name = names.save(&expr);
                 let checked = expr.transform_up(|expr| checked(expr, &schema))?;
                 Ok(checked.update_data(|expr| name.restore(expr)))
+            };
+            let plan = plan.map_expressions(|expr| match expr {
+                // Each of its expressions is a column of the result.
+                Expr::GroupingSet(_) => expr.map_children(rewrite),
+                _ => rewrite(expr),
             })?;
             if plan.transformed { plan.map_data(LogicalPlan::recompute_schema) } else { Ok(plan) }
         })?;
