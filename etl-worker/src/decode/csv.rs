@@ -150,7 +150,7 @@ impl<R: Read + Send + 'static> Records for CsvRows<R> {
             return Ok(true);
         }
         let whole = file.whole(&record);
-        for (at, (column, cell)) in columns.iter().zip(&*cells).enumerate() {
+        for (at, (column, cell)) in columns.iter().zip(cells).enumerate() {
             let Some(cell) = cell else {
                 rows.push(at, None, || place)?;
                 continue;

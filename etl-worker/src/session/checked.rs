@@ -62,7 +62,7 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::BinaryExpr(BinaryExpr { left, op, right })
             if may_overflow(&left.get_type(schema)?, op, &right.get_type(schema)?)? =>
         {
-            Ok(Transformed::yes(Checked::new(op).call(vec![*left, *right])))
+            Ok(Transformed::yes(Checked::function(op).call(vec![*left, *right])))
         }
         Expr::Negative(number) => {
             let type_ = number.get_type(schema)?;
@@ -70,7 +70,7 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 return Ok(Transformed::no(Expr::Negative(number)));
             }
             let zero = Expr::Literal(ScalarValue::new_zero(&type_)?, None);
-            Ok(Transformed::yes(Checked::new(Operator::Minus).call(vec![zero, *number])))
+            Ok(Transformed::yes(Checked::function(Operator::Minus).call(vec![zero, *number])))
         }
         other => Ok(Transformed::no(other)),
     }
@@ -107,7 +107,7 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(operator: Operator) -> ScalarUDF {
+    fn function(operator: Operator) -> ScalarUDF {
         Self { operator, signature: Signature::any(2, Volatility::Immutable) }.into()
     }
 

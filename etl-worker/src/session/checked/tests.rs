@@ -1,5 +1,7 @@
 //! Operators and sums at the edges of their types, beside the engine as it comes and beside arithmetic of 128 bits.
 
+#![expect(clippy::disallowed_methods, reason = "tables of a few rows are collected")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -509,7 +511,7 @@ fn random_sums_are_exact_or_errors() {
         // The sum of some values: None without any, an error beyond 64 bits.
         let sum = |values: &mut dyn Iterator<Item = i64>| {
             let sum = values.map(i128::from).reduce(|sum, value| sum + value);
-            sum.map(|sum| i64::try_from(sum)).transpose().map_err(|_| ())
+            sum.map(i64::try_from).transpose().map_err(|_| ())
         };
         let all = vec![sum(&mut values.iter().copied().flatten())];
         let distinct: BTreeSet<i64> = values.iter().copied().flatten().collect();

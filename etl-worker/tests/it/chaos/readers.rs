@@ -14,6 +14,9 @@ use super::plan::{Place, PlannedSink};
 use super::rows::{Commits, Row, commits_in};
 use crate::harness::{World, parquet_rows};
 
+/// A row as the readers see it, in the order of its columns.
+type Row = (i64, String, i32, i32, i32);
+
 /// Between two looks: often enough to hit a commit of some milliseconds now and then, seldom enough to leave a CPU.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -78,7 +81,7 @@ impl Table {
             Held::None | Held::Mysql(_) => PgConnection::connect(&self.postgres).await,
         };
         let Ok(mut connection) = held else { return Look::Away };
-        let found: sqlx::Result<Vec<(i64, String, i32, i32, i32)>> =
+        let found: sqlx::Result<Vec<Row>> =
             sqlx::query_as(AssertSqlSafe(sql)).persistent(false).fetch_all(&mut connection).await;
         match found {
             Ok(found) => {
@@ -130,8 +133,7 @@ impl Table {
         }
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).busy_timeout(Duration::from_secs(5));
         let Ok(mut connection) = sqlx::SqliteConnection::connect_with(&options).await else { return Look::Away };
-        let found: sqlx::Result<Vec<(i64, String, i32, i32, i32)>> =
-            sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut connection).await;
+        let found: sqlx::Result<Vec<Row>> = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut connection).await;
         let _ = connection.close().await;
         match found {
             Ok(found) => Look::Rows(found.into_iter().map(row).collect()),
