@@ -15,7 +15,7 @@ use super::rows::{Commits, Row, commits_in};
 use crate::harness::{World, parquet_rows};
 
 /// A row as the readers see it, in the order of its columns.
-type Row = (i64, String, i32, i32, i32);
+type Columns = (i64, String, i32, i32, i32);
 
 /// Between two looks: often enough to hit a commit of some milliseconds now and then, seldom enough to leave a CPU.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -81,7 +81,7 @@ impl Table {
             Held::None | Held::Mysql(_) => PgConnection::connect(&self.postgres).await,
         };
         let Ok(mut connection) = held else { return Look::Away };
-        let found: sqlx::Result<Vec<Row>> =
+        let found: sqlx::Result<Vec<Columns>> =
             sqlx::query_as(AssertSqlSafe(sql)).persistent(false).fetch_all(&mut connection).await;
         match found {
             Ok(found) => {
@@ -133,7 +133,7 @@ impl Table {
         }
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).busy_timeout(Duration::from_secs(5));
         let Ok(mut connection) = sqlx::SqliteConnection::connect_with(&options).await else { return Look::Away };
-        let found: sqlx::Result<Vec<Row>> = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut connection).await;
+        let found: sqlx::Result<Vec<Columns>> = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut connection).await;
         let _ = connection.close().await;
         match found {
             Ok(found) => Look::Rows(found.into_iter().map(row).collect()),
@@ -190,7 +190,7 @@ impl Table {
     }
 }
 
-fn row((id, part, day, step, version): (i64, String, i32, i32, i32)) -> Row {
+fn row((id, part, day, step, version): Columns) -> Row {
     let positive = |number: i32| u32::try_from(number).unwrap();
     let part = part.trim_start_matches('p').parse().unwrap();
     Row { id, part, day: positive(day), step: positive(step), version: positive(version) }
