@@ -8,7 +8,7 @@
 //!
 //! The plan of a round follows from the seed and its number. What does not: how far a worker is after some milliseconds.
 //!
-//! - `CHAOS_SEED`: the seed; else one from the clock, which is printed
+//! - `CHAOS_SEED`: the seed; else one from the clock, which is printed, if CHAOS_ROUNDS is set, and otherwise always the same
 //! - `CHAOS_ROUNDS`: how many rounds
 //! - `CHAOS_ROUND`: this one only, with its whole story
 
@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 use self::services::Services;
 
+/// The seed where nobody asks for chaos: a test that fails now and then would tell nobody what they broke.
+const SEED: u64 = 1;
 /// Rounds unless CHAOS_ROUNDS says otherwise: all modes in all places, in some two minutes on two busy CPUs.
 const ROUNDS: u64 = 12;
 /// No round is begun after this time unless CHAOS_ROUNDS is given: a busy machine has other tests to run.
@@ -39,8 +41,8 @@ fn number(name: &str) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_fails_the_tables_the_ledger_and_the_lake_are_those_of_clean_runs() {
     let from_clock = || std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64 % 1_000_000;
-    let seed = number("CHAOS_SEED").unwrap_or_else(from_clock);
     let (wanted, only) = (number("CHAOS_ROUNDS"), number("CHAOS_ROUND"));
+    let seed = number("CHAOS_SEED").unwrap_or_else(|| if wanted.is_some() { from_clock() } else { SEED });
     let rounds = only.map_or(wanted.unwrap_or(ROUNDS), |only| only + 1);
     println!("chaos: CHAOS_SEED={seed}, {rounds} rounds");
     let services = Services::start().await;

@@ -64,7 +64,8 @@ pub fn run_error(error: sqlx::Error, field: &str, target: &str) -> RunError {
         14 => (Code::PermissionDenied, "; can the folder be written?"),
         19 => (Code::KeyInvalid, "; correct the rows in the model, or the table's constraint"),
         26 => (Code::SchemaMismatch, "; name an SQLite file"),
-        5 | 6 | 10 => (Code::SinkUnreachable, ""),
+        // 15: SQLite has waited for its log's lock and gave up, such as when a process stands still while it opens the file.
+        5 | 6 | 10 | 15 => (Code::SinkUnreachable, ""),
         _ => (Code::Internal, ""),
     };
     RunError::at(code, field, format!("{target}: {words}{remedy}"))
